@@ -1,0 +1,1 @@
+"""Load data sets: one module per format, one card per data set."""

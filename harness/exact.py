@@ -1,0 +1,158 @@
+"""Score exactly: the metrics, blocked search at BLAS speed, and the searchers that every codec gets for free."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+
+from packbench.errors import BadInput
+from packbench.items import Array, Items, Ragged, as_vectors, blocks
+from packbench.method import Arrays, Hits, Metric, rows_of
+from packbench.topk import TopK
+
+if TYPE_CHECKING:
+    from packbench.method import Codec
+
+BLOCK_BYTES = 16 << 20  # scores of one block stay in cache, and memory stays bounded at any n
+
+
+class Score(Protocol):
+    """Score every item for every query, (n_queries, n), higher is better."""
+
+    def __call__(self, queries: Items, items: Items) -> Array: ...
+
+
+def _ip(queries: Items, items: Items) -> Array:
+    return cast(Array, cast(Array, queries) @ cast(Array, items).T)
+
+
+def _unit(vectors: Array) -> Array:
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
+    return cast(Array, vectors / np.where(norms > 0, norms, 1))
+
+
+def _cosine(queries: Items, items: Items) -> Array:
+    return cast(Array, _unit(cast(Array, queries)) @ _unit(cast(Array, items)).T)
+
+
+def _l2(queries: Items, items: Items) -> Array:
+    q, x = cast(Array, queries), cast(Array, items)
+    scores = q @ x.T
+    scores *= 2
+    scores -= np.einsum("ij,ij->i", x, x)
+    scores -= np.einsum("ij,ij->i", q, q)[:, None]
+    return scores
+
+
+def _maxsim(queries: Items, items: Items) -> Array:
+    q, x = cast(Ragged, queries), cast(Ragged, items)
+    if len(x) == 0 or len(q) == 0:
+        return np.zeros((len(q), len(x)), x.values.dtype)
+    best = np.maximum.reduceat(q.values @ x.values.T, x.offsets[:-1], axis=1)
+    return cast(Array, np.add.reduceat(best, q.offsets[:-1], axis=0))
+
+
+# Squared distances are negated, so that higher is better everywhere.
+METRICS: dict[Metric, Score] = {"ip": _ip, "cosine": _cosine, "l2": _l2, "maxsim": _maxsim}
+
+
+def score_of(metric: Metric) -> Score:
+    """Return the scorer of a metric, or say which there are."""
+    try:
+        return METRICS[metric]
+    except KeyError:
+        raise BadInput(f"no metric {metric!r}; there are {', '.join(METRICS)}") from None
+
+
+def search_exact(queries: Items, items: Items, metric: Metric, k: int) -> Hits:
+    """Return the k best items of each query by float32 scores, in blocks of bounded memory."""
+    score, kept = score_of(metric), TopK(len(queries), k)
+    for part in blocks(len(items), max(1024, BLOCK_BYTES // (4 * max(len(queries), 1)))):
+        kept.add(score(queries, items[part]), part.start)
+    return kept.hits()
+
+
+def scores_of_pairs(queries: Items, items: Items, ids: Array, metric: Metric) -> Array:
+    """Return the float64 scores (n_queries, k) of chosen ids; -inf where the id is -1."""
+    found = np.full(ids.shape, -np.inf)
+    if isinstance(items, Ragged) or isinstance(queries, Ragged):
+        score = score_of(metric)
+        for row in range(len(ids)):
+            query = _float64(queries[row : row + 1])
+            for column, item in enumerate(ids[row]):
+                if item >= 0:
+                    found[row, column] = score(query, _float64(items[int(item) : int(item) + 1]))[0, 0]
+        return found
+    for row, query in enumerate(np.asarray(queries, np.float64)):
+        kept = ids[row] >= 0
+        x = np.asarray(items[ids[row][kept]], np.float64)
+        if metric == "l2":
+            found[row, kept] = -np.einsum("ij,ij->i", x - query, x - query)
+        else:
+            found[row, kept] = score_of(metric)(query[None], x)[0]
+    return found
+
+
+def _float64(items: Items) -> Items:
+    if isinstance(items, Ragged):
+        return Ragged(items.values.astype(np.float64), items.offsets)
+    return items.astype(np.float64)
+
+
+class ExactSearcher:
+    """Search float32 vectors (n, d) at BLAS speed, with what the metric needs of each item computed once."""
+
+    kernel = "blas float32"
+
+    def __init__(self, vectors: Array, metric: Metric) -> None:
+        score_of(metric)
+        self._vectors = _unit(vectors) if metric == "cosine" else np.ascontiguousarray(vectors, np.float32)
+        self._half_norms = np.einsum("ij,ij->i", vectors, vectors) / 2 if metric == "l2" else None
+
+    def search(self, queries: Items, k: int) -> Hits:
+        # The query's own norm shifts or scales all its scores alike, so it is left out of cosine and l2.
+        q = as_vectors(queries, "queries")
+        kept = TopK(len(q), k)
+        for part in blocks(len(self._vectors), max(1024, BLOCK_BYTES // (4 * max(len(q), 1)))):
+            x = self._vectors[part]
+            # A matrix-vector product is a single pass over x; sgemm with one row is not.
+            scores = (x @ q[0])[None] if len(q) == 1 else q @ x.T
+            if self._half_norms is not None:
+                scores -= self._half_norms[part]
+            kept.add(scores, part.start)
+        return kept.hits()
+
+
+class DecodeSearcher:
+    """Decode a block of codes, score it exactly, keep the best: right for every codec, fast for none."""
+
+    kernel = "decode"
+    rows = 4096
+
+    def __init__(self, codec: Codec, codes: Arrays, shared: Arrays, metric: Metric) -> None:
+        self._codec, self._codes, self._shared = codec, dict(codes), shared
+        self._score = score_of(metric)
+        lengths = {len(array) if array.ndim else 1 for array in codes.values()}
+        self._n = lengths.pop() if len(lengths) == 1 else None  # lengths differ: values and offsets, decoded whole
+
+    def search(self, queries: Items, k: int) -> Hits:
+        kept = TopK(len(queries), k)
+        if self._n is None:
+            kept.add(self._score(queries, self._codec.decode(self._codes, self._shared)), 0)
+            return kept.hits()
+        for part in blocks(self._n, self.rows):
+            vectors = self._codec.decode(rows_of(self._codes, part), self._shared)
+            kept.add(self._score(queries, vectors), part.start)
+        return kept.hits()
+
+
+def reference(n: int, d: int, metric: Metric, seed: int = 0, limit_bytes: int = 2 << 30) -> tuple[ExactSearcher, float]:
+    """Return an exact search over random float32 items, and how much its times are to be scaled up.
+
+    Time does not depend on the values, so the originals need not enter the process that is timed; where n vectors
+    would pass the limit, a slice is searched and its time scaled.
+    """
+    rows = max(1, min(n, limit_bytes // (4 * d)))
+    vectors = np.random.default_rng(seed).standard_normal((rows, d), dtype=np.float32)
+    return ExactSearcher(vectors, metric if metric in ("ip", "cosine", "l2") else "ip"), n / rows

@@ -1,0 +1,110 @@
+"""Time a searcher beside exact float32 search, round by round in one process, so that the ratio survives a noisy machine."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from packbench.items import Array, Items, Ragged
+from packbench.method import Searcher
+
+ROUNDS = 7
+K = 10
+BATCH = 256
+MEMOISED = 5.0  # a repeated query answered so many times faster than a new one was remembered, not searched
+
+
+def fresh_queries(queries: Items, count: int, rng: np.random.Generator) -> Items:
+    """Draw queries with a thousandth of noise, so that none was seen before and remembering an answer is no help."""
+    if isinstance(queries, Ragged):
+        values = queries.values
+        if values.dtype.kind == "f":
+            values = values + (1e-3 * values.std() * rng.standard_normal(values.shape)).astype(values.dtype)
+        whole = Ragged(values, queries.offsets)
+        return whole[: min(count, len(whole))]
+    picked = np.asarray(queries[rng.integers(0, len(queries), count)], np.float32)
+    noise = rng.standard_normal(picked.shape, dtype=np.float32)
+    return np.ascontiguousarray(picked + np.float32(1e-3 * picked.std()) * noise)
+
+
+def _each(search: Callable[[Items, int], object], queries: Items) -> Array:
+    """Return the seconds of each query searched alone."""
+    seconds = np.empty(len(queries))
+    for row in range(len(queries)):
+        query = queries[row : row + 1]
+        start = time.perf_counter_ns()
+        search(query, K)
+        seconds[row] = time.perf_counter_ns() - start
+    return seconds / 1e9
+
+
+def _spread(ratios: list[float]) -> dict[str, float]:
+    return {"median": float(np.median(ratios)), "low": float(min(ratios)), "high": float(max(ratios))}
+
+
+def measure(
+    searcher: Searcher,
+    exact: Searcher,
+    scale: float,
+    queries: Items,
+    *,
+    seconds: float = 1.0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return milliseconds per query (p50, p95, p99, mean), batch throughput, and the ratios to exact float32 search.
+
+    Each of the rounds times single queries of the method, then of the reference, then a batch of each. `scale` is how
+    many times larger the real reference scan is than the one that fits in memory.
+    """
+    rng = np.random.default_rng(seed)
+    warm = fresh_queries(queries, 3, rng)
+    pilot = float(np.median(_each(searcher.search, warm)))
+    pilot_exact = float(np.median(_each(exact.search, warm)))
+    count = int(np.clip(0.5 * seconds / ROUNDS / max(pilot + pilot_exact, 1e-7), 6, 60))
+    batch = int(np.clip(0.5 * seconds / ROUNDS / max(pilot, 1e-7), 8, BATCH))
+    exact.search(fresh_queries(queries, batch, rng), K)
+    single: list[Array] = []
+    ratios: list[float] = []
+    per_second: list[float] = []
+    batch_ratios: list[float] = []
+    reference_ms: list[float] = []
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(ROUNDS):
+            asked = fresh_queries(queries, count, rng)
+            mine, theirs = _each(searcher.search, asked), _each(exact.search, asked) * scale
+            single.append(mine)
+            ratios.append(float(np.median(theirs) / np.median(mine)))
+            reference_ms.append(float(np.median(theirs)) * 1e3)
+            asked = fresh_queries(queries, batch, rng)
+            start = time.perf_counter()
+            searcher.search(asked, K)
+            middle = time.perf_counter()
+            exact.search(asked, K)
+            end = time.perf_counter()
+            per_second.append(len(asked) / (middle - start))
+            batch_ratios.append((end - middle) * scale / (middle - start))
+        asked = fresh_queries(queries, 24, rng)
+        new, again = float(np.median(_each(searcher.search, asked))), float(np.median(_each(searcher.search, asked)))
+    finally:
+        if collecting:
+            gc.enable()
+    milliseconds = np.concatenate(single) * 1e3
+    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
+    return {
+        "query_ms": {
+            "p50": float(p50), "p95": float(p95), "p99": float(p99), "mean": float(milliseconds.mean()),
+            "samples": len(milliseconds), "rounds": [float(np.median(of)) * 1e3 for of in single],
+        },
+        "reference_ms": float(np.median(reference_ms)),
+        "speedup": _spread(ratios),
+        "batch": {"size": batch, "per_second": _spread(per_second), "speedup": _spread(batch_ratios)},
+        "repeat_ratio": new / max(again, 1e-9),
+        # A cache answers in microseconds; below that both figures are the clock's.
+        "memoised": new / max(again, 1e-9) > MEMOISED and new - again > 2e-5,
+    }  # fmt: skip

@@ -1,0 +1,21 @@
+"""Import once, in the server that workers are forked from, what every worker needs."""
+
+from __future__ import annotations
+
+import gc
+
+import faiss  # noqa: F401
+import numpy as np
+import scipy.linalg  # noqa: F401
+import scipy.stats  # noqa: F401
+import sklearn.cluster  # noqa: F401
+
+from packbench import registry, worker  # noqa: F401
+from packbench.topk import top_k
+
+registry.methods()
+# Load the compiled kernel here, so that no worker's first query pays for it.
+top_k(np.zeros((1, 4), np.float32), 2)
+# What is imported stays: a worker's collector need not walk it, nor copy its pages by touching them.
+gc.collect()
+gc.freeze()

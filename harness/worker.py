@@ -1,0 +1,251 @@
+"""Do one half of a cell in a process of its own: build (fit, encode, save) or search (load, open, answer, time)."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+import sys
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from packbench import artefact, guard, latency, registry, resources
+from packbench.budget import Budget
+from packbench.errors import BadInput, BudgetTooSmall, Disqualified
+from packbench.exact import reference
+from packbench.items import Array, Items, Ragged, from_arrays, to_arrays, width
+from packbench.method import Hits, Method, Sample, reseed
+from packbench.quality import check_hits
+from packbench.spec import parse
+
+Json = dict[str, Any]
+SEARCH_BATCH = 256
+
+
+def stage(folder: Path, name: str, items: Items) -> None:
+    """Write items where a worker can map them; float16 and integers become the float32 that methods are given."""
+    for part, array in to_arrays(items).items():
+        if part in ("dense", "values") and array.ndim == 2 and array.dtype != np.float32 and array.dtype.kind in "fiu":
+            array = array.astype(np.float32)
+        np.save(folder / f"{name}.{part}.npy", array, allow_pickle=False)
+
+
+def staged(folder: Path, name: str) -> Items | None:
+    """Map staged items read-only; None where there are none of that name."""
+    files = sorted(folder.glob(f"{name}.*.npy"))
+    if not files:
+        return None
+    return from_arrays({file.name.split(".")[1]: np.load(file, mmap_mode="r") for file in files})
+
+
+def main(connection: Connection, output: str, job: Json) -> None:
+    """Run one job and send one JSON answer: {'ok': ...} or {'status': ..., 'reason': ...}."""
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    watch = guard.Guard(Path(job["scratch"]))
+    try:
+        answer: Json = {"ok": _JOBS[job["kind"]](job, watch)}
+        watch.check()
+    except Disqualified as error:
+        answer = {"status": "disqualified", "reason": str(error)}
+    except MemoryError as error:
+        answer = {"status": "out_of_memory", "reason": _told(error) or "an allocation failed"}
+    except BaseException as error:
+        if watch.attempts:
+            answer = {"status": "disqualified", "reason": f"the method {watch.attempts[0]}"}
+        elif "bad_alloc" in str(error):
+            answer = {"status": "out_of_memory", "reason": f"{type(error).__name__}: {_told(error)}"}
+        else:
+            answer = {"status": "failed", "reason": f"{type(error).__name__}: {_told(error)}",
+                      "traceback": traceback.format_exc()[-3000:]}  # fmt: skip
+    connection.send_bytes(json.dumps(answer).encode())
+    connection.close()
+    sys.stdout.flush()
+    # Nothing a method registered to run at exit may hold the worker up.
+    os._exit(0)
+
+
+def _told(error: BaseException) -> str:
+    return str(error).strip().replace("\n", " ")[:500]
+
+
+def _prepare(job: Json) -> Method:
+    for plugin in job["plugins"]:
+        registry.load_plugin(plugin)
+    method = reseed(parse(job["spec"]), job["seed"])
+    scratch = Path(job["scratch"])
+    os.chdir(scratch)
+    os.environ["TMPDIR"] = str(scratch)
+    resources.limit_threads(job["threads"])
+    return method
+
+
+def build(job: Json, watch: guard.Guard) -> Json:
+    """Fit on the sample, encode the items, write the artefact; return seconds, peaks and the ledger."""
+    method = _prepare(job)
+    folder = Path(job["stage"])
+    items = staged(folder, "items")
+    fit = staged(folder, "fit")
+    if items is None or fit is None:
+        raise BadInput(f"nothing is staged in {folder}")
+    names = sorted({file.name.split(".")[0] for file in folder.glob("extra-*.npy")})
+    extras = {name.removeprefix("extra-"): np.load(folder / f"{name}.dense.npy", mmap_mode="r") for name in names}
+    sample = Sample(fit, job["metric"], staged(folder, "fit_queries"), extras)
+    resources.limit_memory(job["memory_bytes"])
+    resources.reset_peak()
+    before = resources.resident_bytes()
+    start = time.perf_counter()
+    with watch:
+        shared = artefact.checked(method.fit(sample), "fit")
+    fitted = time.perf_counter()
+    peak_fit = resources.peak_bytes()
+    resources.reset_peak()
+    middle = time.perf_counter()
+    with watch:
+        codes = artefact.checked(method.encode(items, shared), "encode")
+    encoded = time.perf_counter()
+    peak_encode = resources.peak_bytes()
+    with watch:
+        _check_batches(method, items, shared, codes)
+    watch.check()
+    out = Path(job["artefact"])
+    ledger = artefact.weigh(codes, shared, len(items))
+    written = _save(out, codes, shared, job, len(items), width(items))
+    weighed = sum(entry.nbytes for entry in ledger.entries)
+    if written != weighed:
+        raise Disqualified(f"the arrays weigh {weighed} bytes and their files {written}")
+    return {
+        "seconds": {"fit": fitted - start, "encode": encoded - middle},
+        "peak_bytes": {"fit": _above(peak_fit, before), "encode": _above(peak_encode, before)},
+        "bytes": ledger.to_json() | {"disk": written},
+        "check_seconds": time.perf_counter() - encoded,
+    }
+
+
+def _save(out: Path, codes: dict[str, Array], shared: dict[str, Array], job: Json, n: int, d: int) -> int:
+    return artefact.save(out, codes, shared, spec=job["spec"], seed=job["seed"], metric=job["metric"], n=n, d=d)
+
+
+def _above(peak: int | None, before: int) -> int | None:
+    return None if peak is None else max(0, peak - before)
+
+
+def _check_batches(method: Method, items: Items, shared: dict[str, Array], codes: dict[str, Array]) -> None:
+    """Encode a few rows again on their own: a code that depends on its batch could not be extended or served.
+
+    Raises:
+        Disqualified: the codes differ.
+    """
+    n = len(items)
+    for start in sorted({0, n // 2}):
+        rows = slice(start, min(start + 16, n))
+        told = artefact.same_codes(codes, artefact.checked(method.encode(items[rows], shared), "encode"), rows, n)
+        if told:
+            raise Disqualified(f"encode depends on the batch: {told} when they are encoded alone")
+
+
+def search(job: Json, watch: guard.Guard) -> Json:
+    """Open the artefact, answer the queries at each depth, and time; return ids in a file and figures as JSON."""
+    method = _prepare(job)
+    queries = staged(Path(job["queries"]), "queries")
+    if queries is None:
+        raise BadInput(f"no queries are staged in {job['queries']}")
+    queries = _in_memory(queries)
+    n, depths = int(job["n"]), [int(depth) for depth in job["depths"]]
+    _touch_blas(width(queries))
+    codes, shared, manifest = artefact.load(Path(job["artefact"]))
+    hot = sum(array.nbytes for array in (*codes.values(), *shared.values()) if not isinstance(array, np.memmap))
+    resources.limit_memory(job["memory_bytes"])
+    before = resources.resident_bytes() - hot
+    resources.reset_peak()
+    start = time.perf_counter()
+    with watch:
+        searcher = method.open(codes, shared, manifest["metric"])
+    opened = time.perf_counter()
+    del codes, shared
+    gc.collect()
+    searched = 0.0
+    for depth in depths:
+        begin = time.perf_counter()
+        with watch:
+            ids, scores = _answers(searcher, queries, min(depth, n))
+        searched += time.perf_counter() - begin
+        check_hits(ids, len(queries), min(depth, n), n)
+        np.save(Path(job["answers"]) / f"ids-{depth}.npy", ids)
+        np.save(Path(job["answers"]) / f"scores-{depth}.npy", scores)
+    resident, peak = resources.resident_bytes() - before, resources.peak_bytes()
+    answer: Json = {
+        "kernel": str(getattr(searcher, "kernel", "unstated")),
+        "resident_bytes": resident,
+        "peak_bytes": _above(peak, before),
+        "cold_bytes_per_query": _cold_per_query(searcher),
+        "seconds": {"open": opened - start, "search": searched, "time": 0.0},
+    }
+    if job["timed"]:
+        begin = time.perf_counter()
+        exact, scale = reference(n, int(manifest["d"]), manifest["metric"])
+        with watch:
+            answer |= latency.measure(searcher, exact, scale, queries, seconds=job["timing_seconds"])
+        answer["seconds"]["time"] = time.perf_counter() - begin
+        if answer.pop("memoised"):
+            raise Disqualified(
+                f"a repeated query is answered {answer['repeat_ratio']:.0f} times faster than a new one: answers are "
+                "remembered, so its latency is not that of a search"
+            )
+    return answer
+
+
+def _answers(searcher: Any, queries: Items, k: int) -> tuple[Array, Array]:
+    ids, scores = [], []
+    for first in range(0, len(queries), SEARCH_BATCH):
+        hits = searcher.search(queries[first : first + SEARCH_BATCH], k)
+        if not isinstance(hits, Hits):
+            raise Disqualified(f"search returned {type(hits).__name__}, expected packbench.Hits(ids, scores)")
+        ids.append(np.asarray(hits.ids))
+        scores.append(np.asarray(hits.scores, np.float32))
+        if ids[-1].shape != scores[-1].shape:
+            raise Disqualified(f"search returned ids {ids[-1].shape} and scores {scores[-1].shape}")
+    return np.concatenate(ids), np.concatenate(scores)
+
+
+def _in_memory(queries: Items) -> Items:
+    if isinstance(queries, Ragged):
+        return Ragged(np.array(queries.values), np.array(queries.offsets))
+    return np.array(queries)
+
+
+def _cold_per_query(searcher: Any) -> int:
+    told = getattr(searcher, "cold_bytes_per_query", None)
+    return int(told(latency.K)) if callable(told) else 0
+
+
+def _touch_blas(d: int) -> None:
+    """Let BLAS take its working memory now, so that it is not counted as the method's."""
+    exact, _ = reference(256, d, "ip")
+    exact.search(np.zeros((64, d), np.float32), 10)
+    exact.search(np.zeros((1, d), np.float32), 10)
+
+
+def plan(job: Json, watch: guard.Guard) -> Json:
+    """Ask a plug-in for its configurations here, where a loop or a crash of its costs one row and not the run."""
+    for plugin in job["plugins"]:
+        registry.load_plugin(plugin)
+    with watch:
+        try:
+            found = itertools.islice(registry.get(job["request"]).for_budget(Budget(**job["budget"])), job["tries"])
+            return {"specs": [str(method) for method in found]}
+        except BudgetTooSmall as error:
+            return {"least": error.least, "reason": error.reason}
+
+
+_JOBS = {"plan": plan, "build": build, "search": search}

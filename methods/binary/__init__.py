@@ -1,0 +1,1 @@
+"""One bit per coordinate and its refinements: signs, hashes, RaBitQ."""

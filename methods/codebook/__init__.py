@@ -1,0 +1,1 @@
+"""Vector quantisation: product, optimised product and residual codebooks."""

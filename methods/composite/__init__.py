@@ -1,0 +1,1 @@
+"""Methods made of methods: rescoring, and any index that faiss can build."""
