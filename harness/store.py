@@ -23,7 +23,7 @@ Row = dict[str, Any]
 # What a figure depends on. Two runs that agree in these are the same cell, and a resumed run does not repeat it.
 IDENTITY = (
     "schema", "request", "version", "dataset", "dataset_sha256", "budget", "disk_budget", "deployment_n", "seed",
-    "cutoffs", "threads", "tries", "machine",
+    "cutoffs", "threads", "tries", "machine", "software",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def truth_of(
         try:
             with np.load(file) as saved:
                 return Truth(saved["ids"], saved["scores"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             file.unlink(missing_ok=True)  # torn by a kill: compute it again
     found = _compute(queries, items, metric, self_rows)
     try:

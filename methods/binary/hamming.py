@@ -107,7 +107,10 @@ class AsymmetricSearcher:
         if shortlist == self._n:
             found = np.tile(np.arange(self._n), (len(q), 1))
         else:
-            found = np.sort(self._index.search(q, shortlist)[1], axis=1)
+            largest = np.abs(q).max(axis=1, keepdims=True)
+            found = self._index.search(q / np.where(largest > 0, largest, 1), shortlist)[1]
+            # A query of zeros finds nothing in faiss; here all items are equally far from it.
+            found = np.sort(np.where(largest > 0, found, np.arange(shortlist)), axis=1)
         signs = self._index.reconstruct_batch(np.maximum(found, 0).ravel()).reshape(*found.shape, -1)
         # einsum adds up every row in the same order, so that equal codes get equal scores; a matrix product may not.
         scores = np.where(found >= 0, np.einsum("qsd,qd->qs", signs, q), np.float32(-np.inf))
@@ -133,7 +136,7 @@ def _words(codes: Array) -> Array:
 def _fast_scan(codes: Array) -> Any:
     """Return a faiss index over packed bits: a product quantiser whose codewords are the sixteen corners of ±1^4."""
     n, width = codes.shape
-    plain = faiss.IndexPQ(8 * width, 2 * width, 4, faiss.METRIC_INNER_PRODUCT)
+    plain: Any = faiss.IndexPQ(8 * width, 2 * width, 4, faiss.METRIC_INNER_PRODUCT)
     corners = unpack_signs(np.arange(16, dtype=np.uint8)[:, None], 4)
     faiss.copy_array_to_vector(np.tile(corners.ravel(), 2 * width), plain.pq.centroids)
     faiss.copy_array_to_vector(np.ascontiguousarray(codes).ravel(), plain.codes)
@@ -141,13 +144,15 @@ def _fast_scan(codes: Array) -> Any:
     return faiss.IndexPQFastScan(plain)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _popcount(typing_context, word):  # type: ignore[no-untyped-def]
+def _emit_popcount(typing_context: Any, word: Any) -> Any:
     """Emit the processor's population count of a 64-bit word."""
     return types.uint64(types.uint64), lambda context, builder, signature, values: builder.ctpop(values[0])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+_popcount: Any = intrinsic(_emit_popcount)
+
+
+@njit(cache=True, nogil=True)
 def _scan(codes, queries, distances, ids, most):  # type: ignore[no-untyped-def]
     """Leave each query's k nearest of all codes, in order of id, in the first k of 2k columns."""
     k = distances.shape[1] // 2
@@ -187,7 +192,7 @@ def _scan(codes, queries, distances, ids, most):  # type: ignore[no-untyped-def]
             _nearest(distances[row], ids[row], kept[row], k, tally)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _nearest(distances, ids, count, k, tally):  # type: ignore[no-untyped-def]
     """Move the k nearest to the front, in their order, and return the largest distance kept."""
     tally[:] = 0

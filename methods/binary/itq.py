@@ -13,7 +13,8 @@ from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Metric, Sample, Searcher
 from packbench.methods.binary.hamming import check_scorer, code_bytes, open_bits, pack_signs, whole_bytes
-from packbench.methods.binary.sign import is_centred, mean_of, unit_if
+from packbench.methods.binary.linear import mean_of, project, random_rotation, unit_if
+from packbench.methods.binary.sign import is_centred
 from packbench.registry import register
 
 FIT_ROWS = 20_000  # as many as the paper trained on; more cost time in proportion and change the rotation little
@@ -71,12 +72,12 @@ class ITQ(Method):
         centred = x - mean
         # Directions in which a small sample has no variance come last, and are arbitrary but orthogonal.
         directions = np.linalg.eigh(centred.T.astype(np.float64) @ centred)[1][:, ::-1][:, : self.bits]
-        rotation, _ = learn_rotation(centred @ directions, _random_rotation(self.bits, rng), self.iterations)
+        rotation, _ = learn_rotation(centred @ directions, random_rotation(self.bits, self.seed), self.iterations)
         return {"projection": (directions @ rotation).astype(np.float32), "mean": mean, "unit": cosine}
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         x = unit_if(shared["unit"], as_vectors(items))
-        return {"codes": pack_signs((x - shared["mean"]) @ shared["projection"])}
+        return {"codes": pack_signs(project(x - shared["mean"], shared["projection"]))}
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         def real(queries: Array) -> Array:
@@ -102,8 +103,3 @@ def learn_rotation(scores: Array, rotation: Array, iterations: int) -> tuple[Arr
             left, _, right = np.linalg.svd(scores.T @ corners)
             rotation = left @ right
     return rotation, losses
-
-
-def _random_rotation(size: int, rng: np.random.Generator) -> Array:
-    q, r = np.linalg.qr(rng.standard_normal((size, size)))
-    return cast(Array, q * np.sign(np.diag(r)))

@@ -12,6 +12,7 @@ from packbench.budget import Budget
 from packbench.items import Items, as_vectors, width
 from packbench.method import Arrays, Method, Metric, Sample, Searcher
 from packbench.methods.binary.hamming import check_scorer, code_bytes, open_bits, pack_signs, whole_bytes
+from packbench.methods.binary.linear import project
 from packbench.registry import register
 
 
@@ -53,7 +54,7 @@ class LSH(Method):
         return {"hyperplanes": np.random.default_rng(self.seed).standard_normal(shape, dtype=np.float32)}
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
-        return {"codes": pack_signs(as_vectors(items) @ shared["hyperplanes"])}
+        return {"codes": pack_signs(project(as_vectors(items), shared["hyperplanes"]))}
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         normals = shared["hyperplanes"]

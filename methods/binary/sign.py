@@ -12,6 +12,7 @@ from packbench.budget import Budget
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Metric, Sample, Searcher
 from packbench.methods.binary.hamming import check_scorer, code_bytes, open_bits, pack_signs
+from packbench.methods.binary.linear import mean_of, unit_if
 from packbench.registry import register
 
 
@@ -78,16 +79,3 @@ def is_centred(scorer: str, metric: Metric) -> bool:
     <q, x> = <q, mean> + <q, x - mean> the first term is the same for all items, and the second takes q as it is.
     """
     return scorer == "symmetric" or metric == "l2"
-
-
-def unit_if(flag: Array, vectors: Array) -> Array:
-    """Return the vectors at length 1 where the flag array is set, else as they are; zero vectors stay zero."""
-    if not flag[0]:
-        return vectors
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return cast(Array, vectors / np.where(norms > 0, norms, np.float32(1)))
-
-
-def mean_of(vectors: Array) -> Array:
-    """Return the float32 mean of the rows, added up in float64; zeros where there is no row."""
-    return (vectors.sum(axis=0, dtype=np.float64) / max(len(vectors), 1)).astype(np.float32)

@@ -1,0 +1,313 @@
+"""Offer the commands: answers go to standard output, progress and warnings to standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from packbench.errors import BadInput, PackbenchError
+
+app = typer.Typer(
+    name="packbench",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Measure which way of compressing embeddings keeps the most retrieval quality in N bytes per vector.",
+)
+
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="A Python file whose methods to add; repeat for several.")
+]
+Results = Annotated[Path, typer.Option("--results", help="Directory of .jsonl results; made when missing.")]
+Encoder = Annotated[str | None, typer.Option(help="Encoder for text: a sentence-transformers name or folder.")]
+MetricOption = Annotated[str | None, typer.Option(help="ip, cosine or l2; told by the data where it can be.")]
+
+
+def main() -> NoReturn:
+    """Run the command line and exit: 0 done, 1 a gate failed, 2 bad input, 3 inconclusive, 4 infrastructure."""
+    try:
+        status = app(standalone_mode=False)
+    except PackbenchError as error:
+        _say(f"packbench: {error}")
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        _say("packbench: interrupted; what was measured is kept, and the same command resumes")
+        sys.exit(130)
+    except BrokenPipeError:
+        # A reader such as `head` has seen enough; keep the interpreter from writing to the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if hasattr(error, "exit_code") and hasattr(error, "format_message"):
+            error.show()  # type: ignore[attr-defined]  # click's usage errors say how to go on
+            sys.exit(error.exit_code)
+        raise
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _out() -> Console:
+    # A pipe gets whole lines; only a terminal is folded to its width.
+    return Console() if sys.stdout.isatty() else Console(width=200)
+
+
+def _load_plugins(plugins: list[Path] | None) -> tuple[str, ...]:
+    from packbench import registry
+
+    for plugin in plugins or ():
+        registry.load_plugin(plugin)
+    return tuple(str(plugin.resolve()) for plugin in plugins or ())
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods or datasets")] = "methods", plugin: Plugins = None
+) -> None:
+    """List the methods or the data sets.
+
+    Example: `packbench list datasets`
+    """
+    table = Table(box=None, pad_edge=False)
+    if what == "methods":
+        from packbench import registry
+
+        _load_plugins(plugin)
+        for heading in ("method", "family", "fidelity", "needs", "what it does"):
+            table.add_column(heading, overflow="fold")
+        for name, cls in registry.methods().items():
+            table.add_row(name, cls.family(), cls.fidelity, ", ".join(sorted(cls.needs)), escape(cls.summary()))
+    elif what == "datasets":
+        from packbench import datasets
+
+        for heading in ("data set", "what it holds"):
+            table.add_column(heading, overflow="fold")
+        for name in datasets.names():
+            table.add_row(name, escape(str(datasets.card(name).get("title", ""))))
+    else:
+        raise BadInput(f"list {what!r}: expected methods or datasets")
+    _out().print(table)
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="A method or a data set.")], plugin: Plugins = None
+) -> None:
+    """Show what a method is (paper, bytes, arguments, fidelity) or a data set's card.
+
+    Example: `packbench info pq`
+    """
+    import dataclasses
+    import inspect
+
+    from packbench import datasets, registry
+
+    _load_plugins(plugin)
+    out = _out()
+    if name in registry.methods():
+        cls = registry.get(name)
+        out.print(f"[bold]{name}[/]  ({cls.family()}, {cls.fidelity})", highlight=False)
+        out.print(escape(inspect.cleandoc(cls.__doc__ or "")), highlight=False)
+        facts = {"paper": cls.paper, "bytes": cls.formula, "needs": ", ".join(sorted(cls.needs)) or "item vectors only"}
+        facts |= {"arguments": ", ".join(_argument(entry) for entry in dataclasses.fields(cls)) or "none"}  # type: ignore[arg-type]
+        for what, value in facts.items():
+            out.print(f"[bold]{what}:[/] {escape(value)}", highlight=False)
+    elif name in datasets.names():
+        _facts(datasets.card(name))
+    else:
+        registry.get(name)
+
+
+def _argument(entry: Any) -> str:
+    import dataclasses
+
+    return entry.name if entry.default is dataclasses.MISSING else f"{entry.name}={entry.default!r}"
+
+
+def _facts(facts: dict[str, Any]) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for what, value in facts.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        if isinstance(value, dict):
+            shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+        table.add_row(escape(str(what)), escape(str(shown)))
+    _out().print(table)
+
+
+@app.command()
+def describe(
+    dataset: Annotated[str, typer.Argument(help="A name, beir:DIR, or a file of vectors.")] = "pydocs",
+    queries: Annotated[Path | None, typer.Option(help="File of query vectors.")] = None,
+    metric: MetricOption = None,
+    encoder: Encoder = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+) -> None:
+    """Describe a data set: size, norms, effective rank, kurtosis, intrinsic dimension, hubness, duplicates.
+
+    Example: `packbench describe pydocs`
+    """
+    from packbench.datasets import load
+    from packbench.describe import describe as measure
+
+    facts = measure(load(dataset, queries=queries, metric=metric, encoder=encoder))
+    if as_json:
+        sys.stdout.write(json.dumps(facts, indent=1, default=str) + "\n")
+    else:
+        _facts(facts)
+
+
+@app.command()
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="A data set with a card; see `packbench list datasets`.")],
+    into: Annotated[Path | None, typer.Option(help="Folder to put it in (default: the cache).")] = None,
+) -> None:
+    """Download a data set by its card, with resume and checksum.
+
+    Example: `packbench fetch texmex/siftsmall`
+    """
+    from packbench.datasets.fetch import fetch as download
+
+    sys.stdout.write(f"{download(dataset, into=into)}\n")
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(help="A method, a spec, or a Python file of methods.")], plugin: Plugins = None
+) -> None:
+    """Hold a method, or every method of a file, to the contract.
+
+    Example: `packbench check my_method.py`
+    """
+    from packbench import registry
+    from packbench.spec import parse_request
+    from packbench.testing import run_checks
+
+    _load_plugins(plugin)
+    chosen: list[Any] = registry.load_plugin(target) if target.endswith(".py") else [parse_request(target)]
+    out, failed = _out(), 0
+    for method in chosen:
+        for finding in run_checks(method):
+            failed += not finding.passed
+            mark = "[green]ok    [/]" if finding.passed else "[red]FAILED[/]"
+            name = method.name if isinstance(method, type) else method
+            told = "" if finding.passed else f": {finding.message}"
+            out.print(f"{mark} {escape(f'{name} {finding.check}{told}')}", highlight=False)
+    if failed:
+        _say(f"packbench: {failed} checks failed")
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", help="A name, beir:DIR, or a file of vectors; repeat for several. Default: pydocs."),
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="Your vectors: npy, npz, fvecs, fbin, hdf5, parquet...")] = None,
+    queries: Annotated[Path | None, typer.Option(help="Your query vectors (default: some items are held out).")] = None,
+    metric: MetricOption = None,
+    encoder: Encoder = None,
+    budget: Annotated[
+        list[float] | None, typer.Option("--budget", help="Bytes per item; repeat. Default: 16 32 64 128 256 512.")
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="A name to be solved for each budget, or a spec; repeat. Default: eighteen."),
+    ] = None,
+    results: Results = Path("results"),
+    plugin: Plugins = None,
+    disk: Annotated[float, typer.Option(help="Bytes per item allowed on disk for rescoring.")] = 0.0,
+    rows: Annotated[str, typer.Option(help="Deployment size over which shared arrays are spread.")] = "1M",
+    seed: Annotated[list[int] | None, typer.Option("--seed", help="Seed of the methods; repeat for several.")] = None,
+    tries: Annotated[int, typer.Option(help="Configurations tried per cell on validation queries.")] = 3,
+    threads: Annotated[int, typer.Option(help="Threads of a search.")] = 1,
+    build_threads: Annotated[int | None, typer.Option(help="Threads of a build (default: the cores).")] = None,
+    time_limit: Annotated[float, typer.Option(help="Seconds that a build or a search may take.")] = 600.0,
+    memory_limit: Annotated[str | None, typer.Option(help="Memory that one may allocate, such as 4GB.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+) -> None:
+    """Measure methods under budgets on a data set, one line of results per cell; the same command resumes.
+
+    Examples: `packbench run --method pq --method rabitq --budget 64`,
+    `packbench run --items vectors.npy --queries queries.npy --budget 64`
+    """
+    from packbench import runner
+    from packbench.datasets import load
+    from packbench.progress import Bar
+    from packbench.units import parse_bytes, parse_count
+
+    if items is not None and dataset:
+        raise BadInput("run: give either --dataset or --items, not both")
+    if queries is not None and items is None:
+        raise BadInput("run: --queries goes with --items FILE")
+    options: dict[str, Any] = {
+        "budgets": tuple(budget) if budget else runner.BUDGETS,
+        "disk_budget": disk,
+        "deployment_n": parse_count(rows, "--rows"),
+        "seeds": tuple(seed or (0,)),
+        "tries": tries,
+        "threads": threads,
+        "seconds": time_limit,
+        "plugins": _load_plugins(plugin),
+    }
+    if build_threads is not None:
+        options["build_threads"] = build_threads
+    if memory_limit is not None:
+        options["memory_bytes"] = parse_bytes(memory_limit, "--memory-limit")
+    requests = runner.checked_requests(method, runner.Plan(**options))
+    sources = [str(items)] if items is not None else list(dataset or ["pydocs"])
+    loaded = [load(source, queries=queries, metric=metric, encoder=encoder) for source in sources]
+    with Bar(quiet=quiet) as bar:
+        for one in loaded:
+            runner.run(one, requests, results, listener=bar, **options)
+    if not quiet:
+        _say(f"results are in {results}; `packbench board --results {results}` shows them")
+
+
+@app.command()
+def board(
+    results: Results = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Write Markdown.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write one self-contained page: a .html file, or a folder for index.html.")
+    ] = None,
+) -> None:
+    """Show the leaderboard of a directory of results, per data set and budget.
+
+    Example: `packbench board --results results --html board.html`
+    """
+    from packbench.leaderboard import board as boards
+
+    if as_json + as_csv + as_markdown > 1:
+        raise BadInput("board: choose one of --json, --csv and --markdown")
+    loaded = boards.load(results)
+    if html is not None:
+        page = html if html.suffix in (".html", ".htm") else html / "index.html"
+        boards.write_html(loaded, page)
+        _say(f"wrote {page}")
+    if as_json:
+        sys.stdout.write(boards.to_json(loaded))
+    elif as_csv:
+        sys.stdout.write(boards.to_csv(loaded))
+    elif as_markdown:
+        sys.stdout.write(boards.to_markdown(loaded))
+    elif html is None:
+        console = _out()
+        for one in loaded:
+            boards.render_terminal(one, console)

@@ -1,0 +1,28 @@
+"""Load results as boards and render them: the leaderboard's front door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from packbench.errors import BadInput
+from packbench.leaderboard.entries import Board, Entry, Table
+from packbench.leaderboard.export import to_csv, to_json
+from packbench.leaderboard.gather import boards_of
+from packbench.leaderboard.markdown import to_markdown
+from packbench.leaderboard.page import write_html
+from packbench.leaderboard.terminal import render_terminal
+from packbench.store import Store
+
+__all__ = ["Board", "Entry", "Table", "load", "render_terminal", "to_csv", "to_json", "to_markdown", "write_html"]
+
+
+def load(results: str | Path = "results") -> list[Board]:
+    """Return the boards of a directory of results: one per data set, or several where rows must not be mixed.
+
+    Raises:
+        BadInput: the directory is missing, is a file, holds no results, or holds some that cannot be read.
+    """
+    rows = list(Store(results).by_id().values())
+    if not rows:
+        raise BadInput(f"results {results}: no results there; `packbench run --results {results}` makes some")
+    return boards_of(rows)

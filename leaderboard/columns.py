@@ -1,0 +1,118 @@
+"""List the columns of a table once, for every form a board is shown in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from packbench.leaderboard.entries import Board, Entry, Table
+from packbench.leaderboard.stats import Interval
+
+NONE = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Say what a column is called, what it means, and how an entry fills it.
+
+    keep orders what a narrow terminal leaves out: the lowest goes first. rare columns are shown only where filled.
+    """
+
+    key: str
+    heading: str
+    meaning: str
+    keep: int
+    text: Callable[[Entry], str]
+    number: Callable[[Entry], float | None] | None = None
+    rare: bool = False
+
+
+def short(value: float | None) -> str:
+    """Write a positive number in about three digits."""
+    if value is None:
+        return NONE
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def fixed(value: float | None, digits: int = 2) -> str:
+    """Write a number with so many decimals."""
+    return NONE if value is None else f"{value:,.{digits}f}"
+
+
+def _interval(of: Interval | None) -> str:
+    return NONE if of is None else f"{of.value:.4f} [{of.low:.4f}, {of.high:.4f}]"
+
+
+def _percent(of: Interval | None) -> str:
+    return NONE if of is None else f"{100 * of.value:.2f}"
+
+
+def _speedup(of: Interval | None) -> str:
+    return NONE if of is None else f"{short(of.value)}× ({short(of.low)}–{short(of.high)})"
+
+
+def _value(of: Interval | None) -> float | None:
+    return None if of is None else of.value
+
+
+def _ties(entry: Entry) -> str:
+    ties = entry.wide_ties
+    return "" if ties is None else f"{ties.low:.3f}–{ties.high:.3f}"
+
+
+COLUMNS = (
+    Column("rank", "#", "rank and group; rows that share a letter could not be told apart", 100,
+           lambda e: f"{e.rank} {e.group}" if e.rank else "ref", lambda e: e.rank),
+    Column("spec", "method", "the configuration that was measured", 100, lambda e: e.name),
+    Column("family", "family", "kind of method", 30, lambda e: e.family),
+    Column("fidelity", "fidelity", "how it relates to the published algorithm; blank is EXACT", 70,
+           lambda e: "" if e.fidelity == "EXACT" else e.fidelity),
+    Column("seeds", "seeds", "seeds averaged", 35, lambda e: str(len(e.seeds)), lambda e: len(e.seeds), True),
+    Column("deployed_bytes", "B/item", "bytes per item in memory at the deployment size: payload + its part of shared",
+           90, lambda e: fixed(e.deployed_bytes), lambda e: e.deployed_bytes),
+    Column("payload_bytes", "payload", "bytes stored per item", 50, lambda e: fixed(e.payload_bytes, 1),
+           lambda e: e.payload_bytes),
+    Column("shared_bytes", "shared B", "bytes of codebooks, rotations and the like, in all", 45,
+           lambda e: fixed(e.shared_bytes_in_all, 0), lambda e: e.shared_bytes_in_all),
+    Column("cold_bytes", "disk", "bytes per item kept on disk", 40, lambda e: fixed(e.cold_bytes, 1),
+           lambda e: e.cold_bytes),
+    Column("recall", "recall@10 [95%]", "found among the true ten nearest, with its 95% interval", 100,
+           lambda e: _interval(e.recall_at_10), lambda e: _value(e.recall_at_10)),
+    Column("ties", "over ties", "recall@10 over the legal orders of equal scores, where that matters", 80, _ties,
+           lambda e: _value(e.wide_ties), True),
+    Column("recall_kept", "% of f32", "recall@10 as a percentage of float32's", 60,
+           lambda e: _percent(e.recall_of_float32), lambda e: _value(e.recall_of_float32)),
+    Column("ndcg", "nDCG@10", "against relevance judgements", 75,
+           lambda e: fixed(_value(e.ndcg_at_10), 4), lambda e: _value(e.ndcg_at_10), True),
+    Column("ndcg_kept", "% of f32", "nDCG@10 as a percentage of float32's", 72,
+           lambda e: _percent(e.ndcg_of_float32), lambda e: _value(e.ndcg_of_float32), True),
+    Column("p50_ms", "p50 ms", "median time of one query", 65, lambda e: short(e.p50_ms), lambda e: e.p50_ms),
+    Column("speedup", "vs float32", "speed-up against exact float32 search: median (low–high)", 85,
+           lambda e: _speedup(e.speedup), lambda e: _value(e.speedup)),
+    Column("fit_seconds", "fit s", "seconds to fit", 55, lambda e: short(e.fit_seconds), lambda e: e.fit_seconds),
+    Column("kernel", "kernel", "code that served the search", 20, lambda e: e.kernel or NONE),
+    Column("status", "status", "ok, or why there is no figure", 10, lambda e: e.status),
+)  # fmt: skip
+
+
+def columns_of(board: Board) -> tuple[Column, ...]:
+    """Return the columns that this board fills."""
+    entries = [*board.references, *(entry for table in board.tables for entry in table.ranked)]
+    return tuple(column for column in COLUMNS if not column.rare or _used(column, entries))
+
+
+def _used(column: Column, entries: Iterable[Entry]) -> bool:
+    if column.key == "seeds":
+        return any(len(entry.seeds) > 1 for entry in entries)
+    return any(column.text(entry) not in ("", NONE) for entry in entries)
+
+
+def title_of(table: Table) -> str:
+    """Return the heading of a table."""
+    return f"{table.budget:g} bytes per item"
+
+
+def why(entry: Entry) -> str:
+    """Return why an entry has no figures."""
+    return entry.reason or "no reason given"

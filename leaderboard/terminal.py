@@ -1,0 +1,77 @@
+"""Show a board in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from packbench.leaderboard.columns import Column, columns_of, title_of, why
+from packbench.leaderboard.entries import Board, Entry, Table
+
+_PADDING = 2  # columns of blanks that a grid puts beside each column
+
+
+def render_terminal(board: Board, console: Console) -> None:
+    """Print a board, leaving out the least of its columns where the console is narrow, and saying which."""
+    facts = Grid.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for label, sentence in board.facts():
+        facts.add_row(label, Text(sentence, style="yellow" if label == "Note" else ""))
+    console.print(facts)
+    columns = columns_of(board)
+    shown = _fitting(columns, board, console.width)
+    if len(shown) < len(columns):
+        left = ", ".join(column.heading for column in columns if column not in shown)
+        console.print(Text(f"Left out at this width: {left}. A wider terminal, --csv or --html shows all.", "dim"))
+    for table in board.tables:
+        console.print()
+        console.print(Text(f"{board.dataset}, {title_of(table)}", "bold"))
+        _print_table(table, board.references, shown, console)
+    if not board.tables:
+        _print_table(None, board.references, shown, console)
+
+
+def _fitting(columns: Sequence[Column], board: Board, width: int) -> list[Column]:
+    entries = [*board.references, *(entry for table in board.tables for entry in table.ranked)]
+    shown = list(columns)
+    # A failed reference has a reason instead of figures, which needs no column of its own.
+    widths = {
+        column.key: _PADDING + max(len(column.heading), *(len(column.text(entry)) for entry in entries), 1)
+        for column in columns
+    }
+    while sum(widths[column.key] for column in shown) > width:
+        least = min(shown, key=lambda column: column.keep)
+        if least.keep >= 100:
+            break  # the grid folds what is left
+        shown.remove(least)
+    return shown
+
+
+def _print_table(table: Table | None, references: Sequence[Entry], columns: Sequence[Column], console: Console) -> None:
+    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=False)
+    for column in columns:
+        grid.add_column(column.heading, justify="right" if column.number and column.key != "rank" else "left",
+                        no_wrap=column.key != "spec", overflow="fold")  # fmt: skip
+    for entry in table.ranked if table else ():
+        grid.add_row(*(Text(column.text(entry)) for column in columns))
+    grid.add_section()
+    for entry in references:
+        grid.add_row(*(Text(column.text(entry)) for column in columns), style="dim")
+    if grid.row_count:
+        console.print(grid)
+    absent = [*(table.absent if table else ()), *(entry for entry in references if entry.status != "ok")]
+    if not absent:
+        return
+    reasons = Grid(box=None, pad_edge=False, padding=(0, 1), show_header=False)
+    for _ in range(2):
+        reasons.add_column(no_wrap=True)
+    reasons.add_column(overflow="fold")
+    for entry in absent:
+        reasons.add_row(Text(entry.status, "yellow"), Text(entry.name), Text(why(entry)))
+    console.print(Text("Not on the board:", "bold"))
+    console.print(reasons)

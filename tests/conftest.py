@@ -1,0 +1,21 @@
+"""Settings of all tests: no deadlines on shared machines, and a cache of the session's own."""
+
+import os
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("packbench", deadline=None)
+settings.load_profile("packbench")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """Keep the user's cache out of the tests, and the tests out of the cache."""
+    before = os.environ.get("PACKBENCH_CACHE")
+    os.environ["PACKBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["PACKBENCH_CACHE"]
+    else:
+        os.environ["PACKBENCH_CACHE"] = before
