@@ -57,8 +57,7 @@ class Budget:
             if self.holds(item, shared, cold):
                 found = True
                 yield candidate
-            elif item + shared / self.n < least:
+            elif (item + shared / self.n, cold) < (least, cold_least):
                 least, cold_least = item + shared / self.n, cold
         if not found:
-            reason = f"and {cold_least:g} bytes per item on disk" if cold_least > self.cold_bytes_per_item else ""
-            raise BudgetTooSmall(least, reason)
+            raise BudgetTooSmall(least, f"{cold_least:g} more per item on disk" if cold_least else "")

@@ -75,12 +75,13 @@ class Method(ABC):
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
         """Yield configurations that fit, best guess first.
 
-        The default suits a method without a knob. Yielding a composition (``pca(dim=64) | int8()``) is fine.
+        The default suits a method without a knob: itself, where its formula fits or where it states none and the
+        scales decide. Yielding a composition (``pca(dim=64) | int8()``) is fine.
 
         Raises:
             BudgetTooSmall: nothing fits; it carries the least bytes per item that would.
         """
-        return budget.fitting([cls()])
+        return budget.fitting([cls()]) if cls.planned_bytes is not Method.planned_bytes else [cls()]
 
     def planned_bytes(self, d: int) -> tuple[float, float, float]:
         """Return bytes per item, shared in all, and cold per item by the published formula.

@@ -9,7 +9,7 @@ from packbench.items import Array
 from packbench.method import Hits
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _select(scores, first_id, best, ids):  # type: ignore[no-untyped-def]
     """Merge scores (q, n) of ids first_id, first_id + 1, ... into rows kept sorted, best first."""
     q, n = scores.shape

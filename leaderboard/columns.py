@@ -31,7 +31,9 @@ def short(value: float | None) -> str:
     """Write a positive number in about three digits."""
     if value is None:
         return NONE
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    if 0 < value < 0.0005:
+        return "<0.001"
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:,.{digits}f}"
 
 
@@ -65,35 +67,43 @@ COLUMNS = (
     Column("rank", "#", "rank and group; rows that share a letter could not be told apart", 100,
            lambda e: f"{e.rank} {e.group}" if e.rank else "ref", lambda e: e.rank),
     Column("spec", "method", "the configuration that was measured", 100, lambda e: e.name),
-    Column("family", "family", "kind of method", 30, lambda e: e.family),
-    Column("fidelity", "fidelity", "how it relates to the published algorithm; blank is EXACT", 70,
-           lambda e: "" if e.fidelity == "EXACT" else e.fidelity),
-    Column("seeds", "seeds", "seeds averaged", 35, lambda e: str(len(e.seeds)), lambda e: len(e.seeds), True),
-    Column("deployed_bytes", "B/item", "bytes per item in memory at the deployment size: payload + its part of shared",
-           90, lambda e: fixed(e.deployed_bytes), lambda e: e.deployed_bytes),
-    Column("payload_bytes", "payload", "bytes stored per item", 50, lambda e: fixed(e.payload_bytes, 1),
-           lambda e: e.payload_bytes),
-    Column("shared_bytes", "shared B", "bytes of codebooks, rotations and the like, in all", 45,
-           lambda e: fixed(e.shared_bytes_in_all, 0), lambda e: e.shared_bytes_in_all),
-    Column("cold_bytes", "disk", "bytes per item kept on disk", 40, lambda e: fixed(e.cold_bytes, 1),
-           lambda e: e.cold_bytes),
+    Column("fidelity", "fidelity", "how it relates to the published algorithm; blank is EXACT", 86,
+           lambda e: "" if e.fidelity == "EXACT" else e.fidelity, rare=True),
     Column("recall", "recall@10 [95%]", "found among the true ten nearest, with its 95% interval", 100,
            lambda e: _interval(e.recall_at_10), lambda e: _value(e.recall_at_10)),
-    Column("ties", "over ties", "recall@10 over the legal orders of equal scores, where that matters", 80, _ties,
+    Column("ties", "over ties", "recall@10 over the legal orders of equal scores, where that matters", 84, _ties,
            lambda e: _value(e.wide_ties), True),
-    Column("recall_kept", "% of f32", "recall@10 as a percentage of float32's", 60,
+    Column("recall_kept", "recall % f32", "recall@10 as a percentage of float32's", 50,
            lambda e: _percent(e.recall_of_float32), lambda e: _value(e.recall_of_float32)),
-    Column("ndcg", "nDCG@10", "against relevance judgements", 75,
+    Column("ndcg", "nDCG@10", "against relevance judgements", 83,
            lambda e: fixed(_value(e.ndcg_at_10), 4), lambda e: _value(e.ndcg_at_10), True),
-    Column("ndcg_kept", "% of f32", "nDCG@10 as a percentage of float32's", 72,
+    Column("ndcg_kept", "nDCG % f32", "nDCG@10 as a percentage of float32's", 70,
            lambda e: _percent(e.ndcg_of_float32), lambda e: _value(e.ndcg_of_float32), True),
+    Column("deployed_bytes", "B/item", "bytes per item in memory at the deployment size: payload + its part of shared",
+           90, lambda e: fixed(e.deployed_bytes), lambda e: e.deployed_bytes),
+    Column("payload_bytes", "payload", "bytes stored per item", 80, lambda e: fixed(e.payload_bytes, 1),
+           lambda e: e.payload_bytes),
+    Column("shared_bytes", "shared B", "bytes of codebooks, rotations and the like, in all", 78,
+           lambda e: fixed(e.shared_bytes_in_all, 0), lambda e: e.shared_bytes_in_all),
+    Column("cold_bytes", "disk", "bytes per item kept on disk", 76, lambda e: fixed(e.cold_bytes, 1),
+           lambda e: e.cold_bytes),
     Column("p50_ms", "p50 ms", "median time of one query", 65, lambda e: short(e.p50_ms), lambda e: e.p50_ms),
     Column("speedup", "vs float32", "speed-up against exact float32 search: median (low–high)", 85,
            lambda e: _speedup(e.speedup), lambda e: _value(e.speedup)),
     Column("fit_seconds", "fit s", "seconds to fit", 55, lambda e: short(e.fit_seconds), lambda e: e.fit_seconds),
+    Column("seeds", "seeds", "seeds averaged", 35, lambda e: str(len(e.seeds)), lambda e: len(e.seeds), True),
+    Column("family", "family", "folder of methods/ that it lives in", 30, lambda e: e.family),
     Column("kernel", "kernel", "code that served the search", 20, lambda e: e.kernel or NONE),
     Column("status", "status", "ok, or why there is no figure", 10, lambda e: e.status),
 )  # fmt: skip
+
+
+def detail(column: Column, entry: Entry) -> str:
+    """Return what a page says of a figure when it is pointed at; empty where there is no more to say."""
+    behind = entry.recall_behind_first
+    if column.key == "recall" and behind is not None and entry.rank != 1:
+        return f"against the first row: {_interval(behind)}"
+    return _interval(entry.ndcg_at_10) if column.key == "ndcg" and entry.ndcg_at_10 else ""
 
 
 def columns_of(board: Board) -> tuple[Column, ...]:

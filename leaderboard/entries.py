@@ -94,9 +94,9 @@ class Board:
         }.get(self.fit_on, f"on {self.fit_items:,} vectors ({self.fit_on})")
         judged = f"; {self.judged:,} of them have relevance judgements" if self.judged else ""
         first, last = self.measured
+        sha256 = self.dataset_sha256[:12]
+        data = f"{self.dataset}: n = {self.n:,} items, d = {self.d}, metric {self.metric}; sha256 {sha256}"
         facts = [
-            ("Data", f"{self.dataset}: n = {self.n:,} items, d = {self.d}, metric {self.metric}; sha256 "
-                     f"{self.dataset_sha256[:12]}"),
             ("Queries", f"{self.queries:,} test queries, asked once{judged}; configurations were chosen on separate "
                         f"validation queries, at most {self.tries} tried per method and budget"),
             ("Fit", f"methods were fitted {fitted}"),
@@ -116,4 +116,4 @@ class Board:
             ("Versions", " | ".join(self.versions)),
             ("Measured", first if first == last else f"{first} to {last}"),
         ]  # fmt: skip
-        return facts + [("Note", note) for note in self.notes]
+        return [("Data", data), *(("Note", note) for note in self.notes), *facts]

@@ -41,7 +41,7 @@ def _lines(board: Board) -> list[dict[str, Any]]:
         "dataset", "dataset_sha256", "n", "d", "metric", "queries", "fit_on", "deployment_n", "disk_budget",
         "search_threads", "build_threads", "tries", "machine",
     )}  # fmt: skip
-    placed = [(None, "reference", entry) for entry in board.references]
+    placed: list[tuple[float | None, str, Entry]] = [(None, "reference", entry) for entry in board.references]
     for table in board.tables:
         placed += [(table.budget, "ranked", entry) for entry in table.ranked]
         placed += [(table.budget, "absent", entry) for entry in table.absent]

@@ -53,13 +53,13 @@ def boards_of(rows: Iterable[Row]) -> list[Board]:
 
 
 def _same(value: Any) -> str:
-    return canonical(float(value) if isinstance(value, int) else value)
+    return str(canonical(float(value) if isinstance(value, int) else value))
 
 
 def _unreadable(which: str, error: Exception) -> BadInput:
     return BadInput(
-        f"result {which}: cannot be read ({type(error).__name__}: {error}); it comes from another version of packbench. "
-        "Move its file elsewhere, or run again into a new directory"
+        f"result {which}: cannot be read ({type(error).__name__}: {error}); it comes from another version of "
+        "packbench. Move its file elsewhere, or run again into a new directory"
     )
 
 
@@ -77,7 +77,6 @@ class _Group:
     def __init__(self, rows: list[Row], notes: list[str]) -> None:
         self._rows, self._notes = rows, notes
         self._cells = self._into_cells()
-        self._seeds = sorted({row["seed"] for row in rows})
         self._at: dict[Key, int] = {}
         complete = [key for key, cell in self._cells.items() if all(row["status"] == "ok" for row in cell)]
         if complete:
@@ -99,7 +98,9 @@ class _Group:
             kept[key] = [latest[seed] for seed in sorted(latest)]
         replaced = len(self._rows) - sum(map(len, kept.values()))
         if replaced:
-            self._notes.append(f"{replaced} older results are left out: the same cells were measured later, or the code changed")
+            self._notes.append(
+                f"{replaced} older results are left out: the same cells were measured later, or the code changed"
+            )
         return kept
 
     def _find_float32(self) -> int | None:
@@ -115,6 +116,7 @@ class _Group:
         versions = sorted({", ".join(f"{name} {value}" for name, value in row["versions"].items()) for row in rows})
         if len(versions) > 1:
             self._notes.append("the results were measured with several versions of the libraries: see Versions")
+        budgets = sorted({budget for budget, _ in self._cells if budget is not None})
         times = sorted(str(row["time"]) for row in rows)
         return Board(
             dataset=plain(some["dataset"]),
@@ -137,7 +139,8 @@ class _Group:
             measured=(plain(times[0]), plain(times[-1])),
             notes=tuple(self._notes),
             references=tuple(self._entry(key) for key in self._cells if key[0] is None),
-            tables=tuple(self._table(budget) for budget in sorted({key[0] for key in self._cells if key[0] is not None})),
+            tables=tuple(
+                self._table(budget) for budget in budgets),
         )
 
     def _table(self, budget: float) -> Table:
@@ -151,7 +154,9 @@ class _Group:
             else:
                 absent.append(entry)
         # Equal recall: the lighter one first.
-        ranked.sort(key=lambda key: (-self._recall.means[self._at[key]], _mean(self._cells[key], "bytes", "deployed") or 0))
+        ranked.sort(
+            key=lambda key: (-self._recall.means[self._at[key]], _mean(self._cells[key], "bytes", "deployed") or 0)
+        )
         places = [self._at[key] for key in ranked]
         letters = groups(self._recall.separated(places)) if places else []
         entries = [
@@ -176,7 +181,7 @@ class _Group:
         if key not in self._at:
             failed = [row for row in cell if row["status"] != "ok"]
             # A mean over the seeds that went well would flatter the method, so one failure is the cell's status.
-            which = f"seed {failed[0]['seed']} ({len(failed)} of {len(cell)} seeds): " if len(cell) > 1 else ""
+            which = f"{len(failed)} of {len(cell)} seeds, seed {failed[0]['seed']}: " if len(failed) < len(cell) else ""
             reason = plain(f"{which}{failed[0]['reason'] or 'no reason given'}")
             return dataclasses.replace(entry, status=plain(failed[0]["status"]), reason=reason)
         heavy = _too_heavy(cell[0])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from packbench.leaderboard.columns import Column, columns_of, title_of, why
-from packbench.leaderboard.entries import Board, Entry, Table
+from packbench.leaderboard.entries import Board, Entry
 
 
 def to_markdown(boards: Sequence[Board]) -> str:
@@ -20,7 +20,7 @@ def _board(board: Board) -> list[str]:
     lines += [f"- **{label}**: {escaped(sentence)}" for label, sentence in board.facts()] + [""]
     columns = columns_of(board)
     for table in board.tables:
-        lines += [f"## {title_of(table)}", ""] + _figures([*table.ranked, *board.references], columns)
+        lines += [f"## {title_of(table)}", "", *_figures([*table.ranked, *board.references], columns)]
         lines += _absent([*table.absent, *_failed(board.references)])
     if not board.tables:
         lines += _figures(board.references, columns) + _absent(_failed(board.references))
@@ -49,8 +49,8 @@ def _absent(entries: Sequence[Entry]) -> list[str]:
     return [*lines, ""]
 
 
-def _line(cells: object) -> str:
-    return "| " + " | ".join(cells) + " |"  # type: ignore[call-overload, no-any-return]
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def escaped(text: str) -> str:

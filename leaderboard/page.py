@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 
 from packbench.errors import BadInput
-from packbench.leaderboard.columns import columns_of, title_of, why
+from packbench.leaderboard.columns import columns_of, detail, title_of, why
 from packbench.leaderboard.entries import Board
 from packbench.leaderboard.plot import plot_of
 
@@ -30,6 +30,7 @@ def to_html(boards: Sequence[Board]) -> str:
         style=style,
         script=script,
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        detail=detail,
         title_of=title_of,
         why=why,
     )

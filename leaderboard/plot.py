@@ -26,7 +26,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Join what one request reached at its budgets."""
+    """Join what one request reached at its budgets; the references are points that nothing joins (hue -1)."""
 
     label: str
     hue: int
@@ -36,7 +36,7 @@ class Line:
     @property
     def path(self) -> str:
         """Return the corners of the line as SVG wants them."""
-        return " ".join(f"{point.x:.1f},{point.y:.1f}" for point in self.points)
+        return "" if self.hue < 0 else " ".join(f"{point.x:.1f},{point.y:.1f}" for point in self.points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def plot_of(board: Board) -> Plot | None:
     series: dict[str, dict[float, Entry]] = {}
     for entry in board.references:
         if entry.recall_at_10 and entry.deployed_bytes:
-            series.setdefault(f"{entry.name} (reference)", {})[entry.deployed_bytes] = entry
+            series.setdefault("", {})[entry.deployed_bytes] = entry
     references = len(series)
     for table in board.tables:
         for entry in table.ranked:
@@ -91,7 +91,7 @@ def plot_of(board: Board) -> Plot | None:
                     f"{fixed(size)} bytes per item")  # fmt: skip
             points.append(Point(across(size), up(recall.value), up(recall.low), up(recall.high), says))
         hue = -1 if at < references else at - references
-        lines.append(Line(label, hue % HUES if hue >= 0 else -1, max(hue, 0) // HUES, tuple(points)))
+        lines.append(Line(label or "references", hue % HUES if hue >= 0 else -1, max(hue, 0) // HUES, tuple(points)))
     ticks = range(round((1 - base) / step) + 1)
     return Plot(
         tuple(lines),

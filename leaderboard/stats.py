@@ -68,23 +68,25 @@ class Bootstrap:
         return _interval(self.means[cell] / self.means[other], self.draws[:, cell] / self.draws[:, other])
 
     def separated(self, cells: Sequence[int]) -> Array:
-        """Tell which pairs of cells differ by more than chance: (m, m) bool, Holm-corrected over all pairs.
+        """Tell which pairs of cells differ by more than chance: (m, m) bool, Holm-corrected over all pairs."""
+        apart = np.zeros((len(cells), len(cells)), dtype=bool)
+        left, right = np.triu_indices(len(cells), 1)
+        apart[left, right] = holm(self.p_values(np.take(cells, left), np.take(cells, right))) <= 1 - LEVEL
+        return apart | apart.T
 
-        The test is the paired t-test over queries, its variance taken from the resamples, so that seeds count too.
+    def p_values(self, cells: Array, others: Array) -> Array:
+        """Test each cell against another: the paired t-test over queries, its variance taken from the resamples.
+
+        For one seed that is scipy.stats.ttest_rel up to the noise of resampling; from the resamples, seeds count too.
         """
-        means, many = self.means[list(cells)], len(cells)
-        apart = np.zeros((many, many), dtype=bool)
-        if many < 2 or self.queries < 2:
-            return apart
-        left, right = np.triu_indices(many, 1)
-        variance = np.var(self.draws[:, cells][:, left] - self.draws[:, cells][:, right], axis=0)
+        gap = np.abs(self.means[cells] - self.means[others])
+        if self.queries < 2:
+            return np.ones(len(gap))
+        variance = np.var(self.draws[:, cells] - self.draws[:, others], axis=0)
         error = np.sqrt(variance * self.queries / (self.queries - 1))
-        gap = np.abs(means[left] - means[right])
         # Equal on every query: no evidence. Different by the same amount on every query: no doubt.
         scores = np.divide(gap, error, out=np.where(gap > 1e-12, np.inf, 0.0), where=error > 1e-12)
-        found = holm(2 * stats.t.sf(scores, self.queries - 1)) <= 1 - LEVEL
-        apart[left, right] = apart[right, left] = found
-        return apart
+        return np.asarray(2 * stats.t.sf(scores, self.queries - 1))
 
 
 def _interval(value: float, draws: Array) -> Interval:

@@ -12,7 +12,8 @@ from rich.text import Text
 from packbench.leaderboard.columns import Column, columns_of, title_of, why
 from packbench.leaderboard.entries import Board, Entry, Table
 
-_PADDING = 2  # columns of blanks that a grid puts beside each column
+_PADDING = 2  # blanks that the grid puts after each column
+_SPEC = 28  # a longer spec is folded before a column is left out
 
 
 def render_terminal(board: Board, console: Console) -> None:
@@ -39,11 +40,11 @@ def render_terminal(board: Board, console: Console) -> None:
 def _fitting(columns: Sequence[Column], board: Board, width: int) -> list[Column]:
     entries = [*board.references, *(entry for table in board.tables for entry in table.ranked)]
     shown = list(columns)
-    # A failed reference has a reason instead of figures, which needs no column of its own.
     widths = {
         column.key: _PADDING + max(len(column.heading), *(len(column.text(entry)) for entry in entries), 1)
         for column in columns
     }
+    widths["spec"] = min(widths["spec"], _SPEC)
     while sum(widths[column.key] for column in shown) > width:
         least = min(shown, key=lambda column: column.keep)
         if least.keep >= 100:
@@ -53,7 +54,7 @@ def _fitting(columns: Sequence[Column], board: Board, width: int) -> list[Column
 
 
 def _print_table(table: Table | None, references: Sequence[Entry], columns: Sequence[Column], console: Console) -> None:
-    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=False)
+    grid = Grid(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         grid.add_column(column.heading, justify="right" if column.number and column.key != "rank" else "left",
                         no_wrap=column.key != "spec", overflow="fold")  # fmt: skip

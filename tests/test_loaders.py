@@ -78,7 +78,20 @@ def write(path):
 
 
 EXPECTED = {".bvecs": BYTES, ".ivecs": BYTES, ".u8bin": BYTES, ".i8bin": BYTES.view(np.int8), ".ibin": BYTES}
-SUFFIXES = ".npy .npz .fvecs .bvecs .ivecs .fbin .u8bin .i8bin .ibin .h5 .hdf5 .parquet".split()
+SUFFIXES = [
+    ".npy",
+    ".npz",
+    ".fvecs",
+    ".bvecs",
+    ".ivecs",
+    ".fbin",
+    ".u8bin",
+    ".i8bin",
+    ".ibin",
+    ".h5",
+    ".hdf5",
+    ".parquet",
+]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

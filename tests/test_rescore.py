@@ -11,9 +11,9 @@ import pytest
 
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
-from packbench.exact import DecodeSearcher, search_exact
+from packbench.exact import DecodeSearcher, score_of, search_exact
 from packbench.items import Array, Items
-from packbench.method import COLD, Arrays, Codec, Metric, Sample, needs_of, unnest
+from packbench.method import COLD, Arrays, Codec, Hits, Method, Metric, Sample, needs_of, unnest
 from packbench.methods.binary.sign import Sign
 from packbench.methods.composite.rescore import BinaryRescore, Rescore
 from packbench.methods.scalar.float32 import Float32
@@ -53,6 +53,24 @@ class Uneven(Counting):
         return {"codes": np.zeros(3, np.int8), "offsets": np.zeros(len(items) + 1, np.int64)}
 
 
+@dataclass(frozen=True, slots=True)
+class Few(Method):
+    """Find three items, the last ones first, and nothing more."""
+
+    name: ClassVar[str] = "few"
+
+    def encode(self, items: Items, shared: Arrays) -> Arrays:
+        return {"codes": np.zeros((len(items), 1), np.uint8)}
+
+    def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Few:
+        return self
+
+    def search(self, queries: Items, k: int) -> Hits:
+        ids = np.full((len(queries), k), -1)
+        ids[:, :3] = [9, 7, 2]
+        return Hits(ids, np.zeros(ids.shape, np.float32))
+
+
 def gaussian(n: int, d: int = 40, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
 
@@ -73,9 +91,14 @@ def test_a_shortlist_of_all_is_the_exact_ranking_of_the_second_store(metric: str
     hits = method.open(codes, shared, metric).search(queries, 10)
     part = f"1.{second.name}"
     rows = {name.removeprefix(COLD): array for name, array in unnest(part, codes).items()}
-    exact = DecodeSearcher(second, rows, unnest(part, shared), metric).search(queries, 10)
-    assert np.array_equal(hits.ids, exact.ids)
-    assert np.allclose(hits.scores, exact.scores, rtol=1e-4, atol=1e-4)
+    decoded = second.decode(rows, unnest(part, shared)).astype(np.float64)
+    # Rounded as scores are returned: what float32 cannot tell apart goes by id.
+    exact = score_of(metric)(queries.astype(np.float64), decoded).astype(np.float32)
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :10]
+    assert np.array_equal(hits.ids, order)
+    assert np.allclose(hits.scores, np.take_along_axis(exact, order, axis=1), rtol=1e-5, atol=1e-5)
+    searcher = DecodeSearcher(second, rows, unnest(part, shared), metric)
+    assert np.mean(hits.ids == searcher.search(queries, 10).ids) > 0.95
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -130,6 +153,16 @@ def test_bytes_are_as_planned_tier_by_tier(method: Rescore | BinaryRescore, d: i
     assert not any(name.startswith(COLD) for name in shared)
     assert method.planned_bytes(d) == (hot / 30, sum(array.nbytes for array in shared.values()), cold / 30)
     assert (cold > 0) == (method.tier == "disk")
+
+
+def test_a_short_first_answer_leaves_gaps_and_equal_second_scores_go_to_the_lower_id() -> None:
+    items = gaussian(20)
+    items[2] = items[7] = items[9]
+    method = Rescore(Few(), Counting())
+    searcher = method.open(*built(method, items, "l2"), "l2")
+    Counting.decoded.clear()
+    assert searcher.search(items[:2], 5).ids.tolist() == [[2, 7, 9, -1, -1]] * 2
+    assert Counting.decoded == [3]
 
 
 @pytest.mark.parametrize("n", [0, 1, 6])

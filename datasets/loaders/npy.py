@@ -25,7 +25,7 @@ def read_npy(path: Path, column: str | None = None) -> Parts:
     try:
         return Parts(np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)))
     except (ValueError, OSError, EOFError) as error:
-        raise BadInput(f"{path} cannot be read: {error}. {_pickled(error)}") from None
+        raise BadInput(f"{path} cannot be read: {_reason(error)}") from None
 
 
 def read_npz(path: Path, column: str | None = None) -> Parts:
@@ -49,13 +49,13 @@ def read_npz(path: Path, column: str | None = None) -> Parts:
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"{path} cannot be read: {error}. {_pickled(error)}") from None
+        raise BadInput(f"{path} cannot be read: {_reason(error)}") from None
 
 
-def _pickled(error: Exception) -> str:
-    if "pickle" in str(error).lower():
-        return "Arrays of Python objects are never loaded; save a plain matrix, numpy.asarray(x, 'float32')"
-    return "It may be cut short: copy or write it again"
+def _reason(error: Exception) -> str:
+    if "object" in str(error).lower():
+        return "arrays of Python objects are never loaded; save a plain matrix, numpy.asarray(x, 'float32')"
+    return f"{error}. It may be cut short: copy or write it again"
 
 
 def _first(wanted: tuple[str, ...], known: list[str]) -> str | None:

@@ -114,8 +114,10 @@ class RescoreSearcher:
             vectors = self._decoded(listed)
             for row in range(part.start, part.stop):
                 mine = np.sort(found[row][found[row] >= 0])
-                exact = self._score(q[row : row + 1], vectors[np.searchsorted(listed, mine)])[0]
-                # A stable sort of ascending ids: equal scores go to the lower id.
+                own = vectors[np.searchsorted(listed, mine)].astype(np.float64)
+                # Float64 sums rounded to float32 are the same for equal rows, wherever in a product these stand; and
+                # a stable sort of ascending ids gives equal scores to the lower id.
+                exact = self._score(q[row : row + 1].astype(np.float64), own)[0].astype(np.float32)
                 best = np.argsort(-exact, kind="stable")[:k]
                 ids[row, : len(best)], scores[row, : len(best)] = mine[best], exact[best]
         return Hits(ids, scores)

@@ -40,9 +40,18 @@ def map_queries(queries: Items, matrix: Array) -> Array:
     return found
 
 
+def generator(seed: int) -> np.random.Generator:
+    """Return the random numbers of a seed, in a stream of their own.
+
+    Synthetic items are the plain stream of a small seed too, and a rotation made of the very items would line them up
+    with the axes.
+    """
+    return np.random.default_rng([seed, 0x70726F6A])
+
+
 def random_orthogonal(d: int, seed: int) -> Array:
     """Draw a rotation or reflection (d, d) float32 uniformly: QR of a Gaussian matrix, signs fixed by diag(R)."""
-    q, r = np.linalg.qr(np.random.default_rng(seed).standard_normal((d, d)))
+    q, r = np.linalg.qr(generator(seed).standard_normal((d, d)))
     return np.ascontiguousarray(q * np.where(np.diag(r) < 0, -1, 1), dtype=np.float32)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from packbench.budget import Budget
 from packbench.items import Items, as_vectors, width
 from packbench.method import Arrays, Method, Sample, Transform
-from packbench.methods.projection.linear import map_queries, map_rows, reduced
+from packbench.methods.projection.linear import generator, map_queries, map_rows, reduced
 from packbench.registry import register
 
 
@@ -46,7 +46,7 @@ class RandomProjection(Transform):
         return 4.0 * d * self.dim
 
     def fit(self, sample: Sample) -> Arrays:
-        drawn = np.random.default_rng(self.seed).standard_normal((self.dim, width(sample.items)), np.float32)
+        drawn = generator(self.seed).standard_normal((self.dim, width(sample.items)), np.float32)
         return {"matrix": drawn / np.float32(np.sqrt(self.dim))}
 
     def apply(self, items: Items, shared: Arrays) -> Items:

@@ -38,7 +38,7 @@ class CastCodec(Codec):
 
 class _CastSearcher(ScanSearcher):
     def __init__(self, codes: Array, half: bool, metric: Metric) -> None:
-        super().__init__(*codes.shape, metric)
+        super().__init__(codes.shape[0], codes.shape[1], metric)
         self._codes, self._half = read_only(codes).view(np.int16), half
 
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
@@ -68,13 +68,13 @@ def _widened(codes: Array, half: bool) -> Array:
     return rows
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _spread(codes, half, pattern):  # type: ignore[no-untyped-def]
     for row in range(len(codes)):
         _spread_row(codes[row], half, pattern[row])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _spread_row(codes, half, pattern):  # type: ignore[no-untyped-def]
     """Move the 16 bits of each number to where a float32 has them."""
     if half:
@@ -86,7 +86,7 @@ def _spread_row(codes, half, pattern):  # type: ignore[no-untyped-def]
             pattern[j] = np.int32(codes[j]) << 16
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True)
 def _scan(codes, half, query, pattern, values, dots, squares):  # type: ignore[no-untyped-def]
     """Write inner products and, unless squares is empty, squared norms; values is the memory of pattern as float32."""
     factor = _FACTOR if half else np.float32(1)

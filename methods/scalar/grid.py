@@ -35,7 +35,8 @@ class GridCodec(Codec):
 
     @property
     def _top(self) -> int:
-        return 2**self.bits - (2 if self.symmetric else 1)
+        """Return the greatest code."""
+        return int(2**self.bits) - (2 if self.symmetric else 1)
 
     def planned_bytes(self, d: int) -> tuple[float, float, float]:
         numbers = 1 if self.symmetric else 2
@@ -163,7 +164,7 @@ def _values(integers: Array, low: Array, step: Array, item: Array) -> Array:
     return values
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _fill(integers, low, step, item, values):  # type: ignore[no-untyped-def]
     n, d = values.shape
     for row in range(n):

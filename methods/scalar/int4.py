@@ -68,18 +68,18 @@ class Int4(GridCodec):
         return middle, half * SHRINK[_best(values, middle, half, self._top, SHRINK)]
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True)
 def _best(rows, middle, half, top, shrink):  # type: ignore[no-untyped-def]
     """Return for each row which factor of its half width gives the least squared error."""
     chosen = np.zeros(len(rows), np.int64)
     limit = np.float32(top)
     for row in range(len(rows)):
-        least = np.inf
+        least = np.float32(0)
         for factor in range(len(shrink)):
             width = half[row] * shrink[factor]
-            if width <= 0:
-                break
             low, step = np.float32(middle[row] - width), np.float32(2 * width / top)
+            if step <= 0:
+                break
             inverse = np.float32(1) / step
             error = np.float32(0)
             for value in rows[row]:
@@ -87,6 +87,6 @@ def _best(rows, middle, half, top, shrink):  # type: ignore[no-untyped-def]
                 level = min(max(level, np.float32(0)), limit)
                 off = low + step * level - value
                 error += off * off
-            if error < least:
+            if factor == 0 or error < least:
                 least, chosen[row] = error, factor
     return chosen

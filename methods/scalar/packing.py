@@ -76,7 +76,7 @@ def unpack(packed: Array, bits: int, d: int) -> Array:
 
 
 def read_only(array: Array) -> Array:
-    """Return a contiguous read-only view, so that one compiled version of a loop serves memory maps and arrays alike."""
+    """Return a contiguous read-only view, so that one compiled loop serves memory maps and arrays alike."""
     view = np.ascontiguousarray(array).view(np.ndarray)
     view.flags.writeable = False
     return view
@@ -86,7 +86,7 @@ def _digits(bits: int) -> list[int]:
     return [width for width in (4, 2, 1) if bits & width]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _unpack_row(packed, bits, integers):  # type: ignore[no-untyped-def]
     """Unpack one row of bytes into integers (d,) uint8."""
     if bits == 8:
@@ -127,18 +127,18 @@ def _unpack_row(packed, bits, integers):  # type: ignore[no-untyped-def]
         integers[j] = np.uint8((pair >> np.uint32(bit % 8)) & np.uint32((1 << bits) - 1))
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def _digit(word, width, part):  # type: ignore[no-untyped-def]
     return (word >> np.uint64(part * width)) & (np.uint64(_LOW_BITS) * np.uint64((1 << width) - 1))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _unpack_rows(packed, bits, integers):  # type: ignore[no-untyped-def]
     for row in range(len(integers)):
         _unpack_row(packed[row], bits, integers[row])
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True)
 def _sum_rows(packed, bits, weights, linear, quadratic, sums):  # type: ignore[no-untyped-def]
     integers = np.empty(len(weights), np.uint8)
     for row in range(len(sums)):
@@ -149,7 +149,7 @@ def _sum_rows(packed, bits, weights, linear, quadratic, sums):  # type: ignore[n
             _sum_row(integers, weights, linear, quadratic, sums[row])
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True)
 def _sum_row(integers, weights, linear, quadratic, found):  # type: ignore[no-untyped-def]
     weighted, squares = np.float32(0), np.float32(0)
     for j in range(len(weights)):
@@ -160,7 +160,7 @@ def _sum_row(integers, weights, linear, quadratic, found):  # type: ignore[no-un
     found[0], found[1] = weighted, squares
 
 
-@njit(cache=True, nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=True)
 def _table_sums(packed, bits, table, weights, sums):  # type: ignore[no-untyped-def]
     integers = np.empty(len(weights), np.uint8)
     for row in range(len(sums)):

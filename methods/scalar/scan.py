@@ -1,4 +1,4 @@
-"""Search codes that decode coordinate by coordinate: a compiled scan for few queries, BLAS on decoded blocks for many."""
+"""Search coordinate-wise codes: by a compiled scan for few queries, by BLAS on decoded blocks for many."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ class TurboQuantMSE(Codec):
         norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
         limit = np.finfo(np.float16).max
         codes = {"norms": np.minimum(norms, limit).astype(np.float16)}
-        for name, levels, bits, columns in self._parts(shared, d):
-            codes[name] = np.empty((n, packed_bytes(bits, len(range(d)[columns]))), np.uint8)
+        for name, _, bits, columns in self._parts(shared, d):
+            codes[name] = np.empty((n, packed_bytes(bits, columns.stop - columns.start)), np.uint8)
         for part in blocks(n, 4096):
             lengths = np.where(norms[part] > 0, norms[part], 1)[:, None]
             rotated = map_rows((vectors[part] / lengths).astype(np.float32), shared["rotation"])
@@ -189,7 +189,7 @@ def _energy(levels: Array) -> float:
     return float(np.diff(norm.cdf(borders)) @ levels**2)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _look_up(integers, levels, values):  # type: ignore[no-untyped-def]
     for row in range(len(values)):
         for j in range(values.shape[1]):
