@@ -125,7 +125,7 @@ def intrinsic_dimension(sample: Array) -> dict[str, float | None]:
     surviving = -np.log1p(-np.arange(1, len(kept) + 1) / len(ratios))
     two_nn = float(log_ratio @ surviving / (log_ratio @ log_ratio))
     logs = np.log(distances[:, -1:] / distances[:, :-1])
-    return {"two_nn": two_nn, "mle": float((MLE_NEIGHBOURS - 2) / logs.sum(1).mean())}
+    return {"two_nn": two_nn, "mle": float((MLE_NEIGHBOURS - 1) / logs.sum(1).mean())}
 
 
 def hubness(sample: Array, metric: str) -> dict[str, float]:

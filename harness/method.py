@@ -102,6 +102,10 @@ class Method(ABC):
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         """Make the saved arrays searchable. Runs in a process that has seen nothing else."""
 
+    def needed(self) -> frozenset[str]:
+        """Return what this configuration needs: what the class says, unless it depends on an argument."""
+        return self.needs
+
     def __str__(self) -> str:
         from packbench.spec import unparse
 
@@ -258,13 +262,9 @@ class _TransformedSearcher:
         return self._inner.search(queries, k)
 
 
-def needs_of(method: Method | type[Method]) -> frozenset[str]:
-    """Return what a method needs beyond item vectors, its parts included."""
-    found = method.needs
-    if isinstance(method, Method):
-        for part in parts_of(method):
-            found |= needs_of(part)
-    return found
+def needs_of(method: Method) -> frozenset[str]:
+    """Return what a configuration needs beyond item vectors, its parts included."""
+    return method.needed().union(*(needs_of(part) for part in parts_of(method)))
 
 
 def parts_of(method: Method) -> list[Method]:

@@ -288,6 +288,7 @@ class _Run:
             "d": self._dataset.d,
             "n_queries": len(self._dataset.queries),
             "n_fit": len(self._dataset.fit),
+            "card": {"mrl_trained": bool(self._dataset.card.get("mrl_trained"))},
             "machine_facts": self._machine,
             "versions": resources.versions(),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -303,11 +304,13 @@ class _Run:
             return row | {"status": "failed", "reason": f"for_budget: {type(error).__name__}: {error}"}
         if not candidates:
             return row | {"status": "no_fit", "reason": "for_budget yielded no configuration"}
-        lacking = set[str]().union(*(needs_of(method) for method in candidates)) - self._dataset.sample.provides
-        if lacking:
-            reason = f"needs {', '.join(sorted(lacking))}, which {self._dataset.name} does not have"
+        provided = self._dataset.sample.provides
+        able = [method for method in candidates if needs_of(method) <= provided]
+        if not able:
+            lacking = sorted(needs_of(candidates[0]) - provided)
+            reason = f"needs {', '.join(lacking)}, which {self._dataset.name} does not have"
             return row | {"status": "needs", "reason": reason}
-        return row | self._choose(cell, candidates)
+        return row | self._choose(cell, able)
 
     def _choose(self, cell: Cell, candidates: list[Method]) -> Row:
         """Build the candidates, drop those too heavy, keep the best on validation queries, measure it on the test."""

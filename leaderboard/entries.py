@@ -11,8 +11,14 @@ TIES_SHOWN = 0.01  # a wider interval over the legal orders of tied scores is sh
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Hold one row of a table: a request at a budget, averaged over its seeds. Bytes are per item, except shared."""
+    """Hold one row of a table: a request at a budget, averaged over its seeds. Bytes are per item, except shared.
 
+    name and label are what readers see for spec (or request, where none was reached) and for request: the same text,
+    but for methods that a board must call otherwise.
+    """
+
+    name: str
+    label: str
     request: str
     spec: str | None
     method: str
@@ -38,11 +44,6 @@ class Entry:
     speedup: Interval | None = None
     fit_seconds: float | None = None
     kernel: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Return the configuration, or what was asked for where none was reached."""
-        return self.spec or self.request
 
     @property
     def wide_ties(self) -> Interval | None:

@@ -113,7 +113,9 @@ class _Group:
         rows, some = self._rows, self._rows[-1]
         if self._float32 is None:
             self._notes.append("there is no float32 row, so fractions of float32 are missing")
-        versions = sorted({", ".join(f"{name} {value}" for name, value in row["versions"].items()) for row in rows})
+        versions = sorted(
+            {", ".join(f"{name} {value}" for name, value in sorted(row["versions"].items())) for row in rows}
+        )
         if len(versions) > 1:
             self._notes.append("the results were measured with several versions of the libraries: see Versions")
         budgets = sorted({budget for budget, _ in self._cells if budget is not None})
@@ -139,8 +141,7 @@ class _Group:
             measured=(plain(times[0]), plain(times[-1])),
             notes=tuple(self._notes),
             references=tuple(self._entry(key) for key in self._cells if key[0] is None),
-            tables=tuple(
-                self._table(budget) for budget in budgets),
+            tables=tuple(self._table(budget) for budget in budgets),
         )
 
     def _table(self, budget: float) -> Table:
@@ -173,7 +174,10 @@ class _Group:
     def _not_run(self, key: Key) -> Entry:
         other = next(cell[0] for (_, request), cell in self._cells.items() if request == key[1])
         reason = "no result at this budget here; run it with --budget and the same --results to add one"
-        return dataclasses.replace(_unmeasured([other]), spec=None, status="not_run", reason=reason, seeds=())
+        entry = _unmeasured([other])
+        return dataclasses.replace(
+            entry, name=entry.label, spec=None, status="not_run", reason=reason, seeds=(), least_bytes=None
+        )
 
     def _entry(self, key: Key) -> Entry:
         cell = self._cells[key]
@@ -210,10 +214,13 @@ class _Group:
 def _unmeasured(cell: Cell) -> Entry:
     some = cell[0]
     trained = bool((some.get("card") or {}).get("mrl_trained"))
+    spec = _joined(row.get("spec") for row in cell)
     return Entry(
-        request=_named(some["request"], trained),
-        spec=_joined(_named(row["spec"], trained) for row in cell if row.get("spec")),
-        method=_named(some["method"], trained),
+        name=_named(spec or plain(some["request"]), trained),
+        label=_named(plain(some["request"]), trained),
+        request=plain(some["request"]),
+        spec=spec,
+        method=plain(some["method"]),
         family=plain(some["family"]),
         fidelity=plain(some["fidelity"]),
         seeds=tuple(row["seed"] for row in cell),
@@ -221,9 +228,9 @@ def _unmeasured(cell: Cell) -> Entry:
     )
 
 
-def _named(spec: str, trained: bool) -> str:
+def _named(text: str, trained: bool) -> str:
     """Call truncation of vectors whose encoder was not trained for it (Matryoshka) by its right name."""
-    return plain(spec if trained else re.sub(r"\btruncate(?=\(|\s*$)", "naive_truncate", spec))
+    return text if trained else re.sub(r"\btruncate(?=\(|\s*$)", "naive_truncate", text)
 
 
 def plain(value: object) -> str:

@@ -65,7 +65,7 @@ def plot_of(board: Board) -> Plot | None:
         for entry in table.ranked:
             if entry.recall_at_10 and entry.deployed_bytes:
                 # One spec may be the choice at several budgets; it is one point.
-                series.setdefault(entry.request, {})[entry.deployed_bytes] = entry
+                series.setdefault(entry.label, {})[entry.deployed_bytes] = entry
     entries = [entry for of in series.values() for entry in of.values()]
     if not entries:
         return None

@@ -3,6 +3,7 @@ import http.server
 import io
 import tarfile
 import threading
+import urllib.request
 import zipfile
 
 import numpy as np
@@ -122,11 +123,11 @@ def test_a_file_is_downloaded_checked_and_loaded(server, tmp_path):
 
 def test_a_cut_connection_is_resumed(server, tmp_path):
     server.files["base.npy"] = BASE
-    server.cuts = [70_000, 0, 50_000]
+    server.cuts = [0, 70_000, 0, 50_000]
     write_card(f"{server.url}/base.npy", BASE)
     place = fetch("thing", into=tmp_path / "here", progress=False)
     assert (place / "base.npy").read_bytes() == BASE
-    assert server.ranges == [None, "bytes=70000-", "bytes=70000-", "bytes=120000-"]
+    assert server.ranges == [None, None, "bytes=70000-", "bytes=70000-", "bytes=120000-"]
 
 
 def test_a_killed_download_goes_on_in_the_next_run(server, tmp_path):
@@ -177,10 +178,13 @@ def test_md5_alone_is_enough(server, tmp_path):
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/base.npy", "http://nowhere.invalid/base.npy"])
-def test_without_network_the_message_says_what_to_put_where(tmp_path, url):
+def test_without_network_the_message_says_what_to_put_where(tmp_path, monkeypatch, url):
     write_card(url, BASE)
+    opened, urlopen = [], urllib.request.urlopen
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *a, **b: opened.append(1) or urlopen(*a, **b))
     with pytest.raises(Infrastructure) as caught:
         fetch("thing", progress=False)
+    assert len(opened) == 1  # no use in trying again
     message = str(caught.value)
     place = tmp_path / "cache/datasets"
     assert f"get {url} and put it at {place / 'base.npy'}" in message

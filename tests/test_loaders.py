@@ -13,6 +13,7 @@ import pytest
 from packbench import datasets
 from packbench.dataset import from_vectors
 from packbench.datasets import catalogue, encode, huggingface, load, read_vectors
+from packbench.datasets import parquet as parquet_format
 from packbench.errors import BadInput
 
 RNG = np.random.default_rng(7)
@@ -231,6 +232,14 @@ def test_parquet_names_what_is_wrong(tmp_path):
     (tmp_path / "f.parquet").write_bytes((tmp_path / "b.parquet").read_bytes()[:-9])
     with pytest.raises(BadInput, match="cannot be read as Parquet"):
         load(tmp_path / "f.parquet")
+
+
+def test_parquet_counts_rows_over_all_chunks():
+    chunks = pa.chunked_array([pa.array([[1.0, 2], [3, 4]]), pa.array([[5.0, 6], [7]])])
+    with pytest.raises(BadInput, match="row 3 has 1 values, row 0 has 2"):
+        parquet_format.matrix(chunks, "here")
+    sliced = pa.chunked_array([chunks.chunk(0).slice(1), chunks.chunk(1).slice(0, 1)])
+    np.testing.assert_array_equal(parquet_format.matrix(sliced, "here"), [[3, 4], [5, 6]])
 
 
 def test_not_a_number_is_refused_by_row_and_file(tmp_path):
@@ -613,6 +622,18 @@ def test_every_card_states_the_facts():
             assert download["url"].startswith(("https://", "http://", "ftp://"))
             assert "sha256" in download or "checksums" in card, name
             assert len(download.get("sha256", "0" * 64)) == 64
+
+
+def test_siftsmall_keeps_its_100_queries_for_the_test(tmp_path, monkeypatch):
+    monkeypatch.setenv("PACKBENCH_DATA", str(tmp_path))
+    (tmp_path / "siftsmall").mkdir()
+    vecs(tmp_path / "siftsmall/siftsmall_base.fvecs", X, "f")
+    vecs(tmp_path / "siftsmall/siftsmall_query.fvecs", Q, "f")
+    data = load("texmex/siftsmall")
+    np.testing.assert_array_equal(data.queries, Q)
+    assert (data.name, data.metric, data.card["metric_from"]) == ("texmex/siftsmall", "l2", "source")
+    assert data.card["validation"] == "60 items as queries, each without itself"
+    assert len(load("texmex/siftsmall", validation="test").queries) == 8
 
 
 @pytest.mark.parametrize("name", [name for name in datasets.names() if "downloads" in datasets.card(name)])

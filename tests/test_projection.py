@@ -13,6 +13,8 @@ from packbench.method import Chain, Sample, Transform, parts_of
 from packbench.registry import get
 from packbench.spec import parse
 
+pytestmark = pytest.mark.filterwarnings("error")  # a division by zero is a bug even where its result is not used
+
 METRICS = ("ip", "cosine", "l2")
 NAMES = ("random_dims", "random_projection", "truncate", "pca", "random_rotation", "centre")
 # With all dimensions kept, each of these is exact; the floor is of recall@10 with 20 of 32 dimensions.
@@ -137,6 +139,20 @@ def test_pca_is_that_of_scikit_learn() -> None:
     assert (shared["components"][np.arange(10), largest] > 0).all()
     # Any number of dimensions is a prefix of one fit.
     np.testing.assert_array_equal(fitted("pca(dim=4)", vectors, "l2")[1]["components"], shared["components"][:4])
+
+
+@pytest.mark.parametrize("spec", ["pca(dim=24)", "centre()"])
+def test_cosine_is_learned_and_applied_on_unit_vectors(spec: str) -> None:
+    vectors = items(300, 24)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    transform, shared = fitted(spec, vectors, "cosine")
+    expected = fitted(spec, unit, "ip")[1]
+    for name in set(shared) - {"rule"}:
+        np.testing.assert_allclose(shared[name], expected[name], atol=1e-4)
+    np.testing.assert_allclose(transform.apply(vectors, shared), transform.apply(unit, expected), atol=1e-4)
+    queries = transform.apply_queries(vectors, shared)
+    np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, rtol=1e-4)
+    assert transform.metric_after("cosine") == "ip"
 
 
 def test_pca_keeps_distances_and_finds_the_rank() -> None:

@@ -16,6 +16,8 @@ from packbench.methods.scalar.packing import pack, packed_bytes, quadratic_sums,
 from packbench.methods.scalar.turboquant_mse import gaussian_levels
 from packbench.spec import parse
 
+pytestmark = pytest.mark.filterwarnings("error")  # a division by zero is a bug even where its result is not used
+
 METRICS = ("ip", "cosine", "l2")
 # Each with a floor of recall@10 on the vectors below, a few points under what it reaches under any metric.
 FLOORS = {
@@ -130,13 +132,16 @@ def test_codes_do_not_depend_on_the_batch(spec: str) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_awkward_input(spec: str, metric: str) -> None:
     vectors = correlated(50, 33)
-    vectors[3] = 0
     vectors[4] = vectors[5]
     vectors[:, 7] = 0.25
     vectors[:, 8] = 0
+    vectors[3] = 0
     frozen = vectors.copy()
     frozen.flags.writeable = False
-    method, shared, codes = coded(spec, frozen, metric)
+    method = parse(spec)
+    assert isinstance(method, Codec)
+    shared = method.fit(Sample(frozen[4:], metric))  # without the zero row, two dimensions are constant
+    codes = method.encode(frozen, shared)
     assert np.isfinite(method.decode(codes, shared)).all()
     searcher = method.open(codes, shared, metric)
     for queries in (vectors[:1], vectors[:9], np.zeros((1, 33), np.float32)):
@@ -257,6 +262,19 @@ def test_error_of_grids_on_a_gaussian() -> None:
     # With all 16 levels the search finds the optimal uniform quantiser of a Gaussian (0.01154).
     assert relative_mse(parse("int4()"), normal) == pytest.approx(0.01154, rel=0.02)
     assert relative_mse(parse("int4(bits=2)"), normal) == pytest.approx(0.11885, rel=0.02)
+
+
+def test_search_for_the_range_finds_what_a_slow_one_finds() -> None:
+    skewed = -np.random.default_rng(0).exponential(size=(3000, 3)).astype(np.float32) + 2
+    method, shared, codes = coded("int4(bits=3)", skewed)
+    errors = ((method.decode(codes, shared) - skewed) ** 2).mean(axis=0)
+    for column, error in zip(skewed.T.astype(np.float64), errors, strict=True):
+        middle, slow = column.mean(), []
+        for width in np.linspace(0.02, 1, 400) * np.abs(column - middle).max():
+            step = 2 * width / 7
+            level = np.clip(np.rint((column - middle + width) / step), 0, 7)
+            slow.append(np.mean((middle - width + step * level - column) ** 2))
+        assert min(slow) * 0.999 < error < min(slow) * 1.02
 
 
 def test_search_for_the_range_resists_outliers() -> None:

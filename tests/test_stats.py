@@ -78,6 +78,11 @@ def test_seeds_are_an_outer_level():
     assert (found.mean(0).low, found.mean(0).value, found.mean(0).high) == (0.0, 0.5, 1.0)
 
 
+def test_cells_of_several_seeds_keep_to_their_own():
+    cells = [np.full((seeds, 20), value) for seeds, value in ((3, 0.1), (1, 0.2), (2, 0.3), (1, 0.4))]
+    np.testing.assert_allclose(Bootstrap(cells).draws, np.tile([0.1, 0.2, 0.3, 0.4], (2000, 1)))
+
+
 def test_ratio_to_nothing_is_not_a_number():
     assert Bootstrap([np.ones((1, 9)), np.zeros((1, 9))]).ratio(0, 1) is None
 

@@ -92,7 +92,8 @@ class Encoder:
             longest = self._model.max_seq_length
             self._model.max_seq_length = self.max_tokens if longest is None else min(longest, self.max_tokens)
         encode = self._model.encode_query if kind == "query" else self._model.encode_document
-        return np.asarray(encode(texts, normalize_embeddings=True, show_progress_bar=False), np.float32)
+        vectors = encode(texts, normalize_embeddings=True, show_progress_bar=len(texts) > 512)  # to standard error
+        return np.asarray(vectors, np.float32)
 
 
 def find_model(encoder: str | Path) -> tuple[Path, str, str]:

@@ -97,6 +97,7 @@ def _transfer(entry: dict[str, Any], download: dict[str, Any], partial: Path, pr
             try:
                 if _receive(download["url"], partial, held, bar, task):
                     return
+                reached = True
             except urllib.error.HTTPError as error:
                 if error.code == 416 and held:  # more is held than there is: begin anew
                     partial.unlink()
@@ -105,7 +106,7 @@ def _transfer(entry: dict[str, Any], download: dict[str, Any], partial: Path, pr
             except (OSError, http.client.HTTPException) as error:
                 reason = str(getattr(error, "reason", None) or error)
             grown = partial.is_file() and partial.stat().st_size > held
-            reached, failures = reached or grown, 0 if grown else failures + 1
+            reached, failures = reached or grown, 0 if grown else failures + 1  # no network: no second attempt
             if failures >= ATTEMPTS or not reached:
                 raise Infrastructure(
                     f"{entry['name']} cannot be downloaded from {download['url']}: {reason}. Run the same command "

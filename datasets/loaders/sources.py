@@ -73,11 +73,13 @@ def load(
     if text in known:
         return _named(known[text], given, seed)
     if text.startswith("beir:"):
-        return _beir(Path(text.removeprefix("beir:")), given, seed)
+        return _beir(Path(text.removeprefix("beir:")).expanduser(), given, seed)
     if text.startswith("hf:"):
         name = text.removeprefix("hf:")
-        return _vectors(read_hub(name, column), name.replace(":", "/"), {"format": "hf"}, None, given, seed)
-    path = Path(source)
+        parts = read_hub(name, column)
+        short = Path(name).name if Path(name.partition(":")[0]).is_dir() else name
+        return _vectors(parts, short.replace(":", "/"), {"format": "hf"}, None, given, seed)
+    path = Path(source).expanduser()
     if path.is_dir() and is_beir(path):
         return _beir(path, given, seed)
     if path.exists():
@@ -156,8 +158,9 @@ def _vectors(
         "self_match": "remove" if own is not None else rule or card.get("self_match", "none"),
     }  # fmt: skip
     return dataset_of(
-        items, queries, fit, name=name, metric=metric or "ip", validation=given.get("validation", "auto"),
-        self_rows=own, held_out=given.get("held_out"), seed=seed, card=notes,
+        items, queries, fit, name=name, metric=metric or "ip", self_rows=own,
+        validation=given.get("validation") or card.get("validation", "auto"),
+        held_out=given.get("held_out"), seed=seed, card=notes,
     )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ class TurboQuantMSE(Codec):
             raise ValueError(f"bits is 1 to 8, got {self.bits}")
         if self.wide < 0 or (self.wide and self.bits == 8):
             raise ValueError(
-                f"wide counts coordinates with one bit more, 9 at most; got bits={self.bits}, wide={self.wide}"
+                f"wide counts coordinates with one bit more, 8 bits at most; got bits={self.bits}, wide={self.wide}"
             )
 
     @classmethod
@@ -103,9 +103,10 @@ class TurboQuantMSE(Codec):
         return _TurboQuantSearcher(self, codes, shared, metric)
 
     def _parts(self, shared: Arrays, d: int) -> list[tuple[str, Array, int, slice]]:
-        parts = [("codes", shared["levels"], self.bits, slice(self.wide, d))]
+        """Name the arrays of codes, each with its levels, bits and columns; levels are copies, so never read-only."""
+        parts = [("codes", np.array(shared["levels"]), self.bits, slice(self.wide, d))]
         if self.wide:
-            parts.append(("wide_codes", shared["wide_levels"], self.bits + 1, slice(0, self.wide)))
+            parts.append(("wide_codes", np.array(shared["wide_levels"]), self.bits + 1, slice(0, self.wide)))
         return parts
 
     def _rotated(self, codes: Arrays, shared: Arrays) -> Array:
@@ -136,13 +137,8 @@ class _TurboQuantSearcher(ScanSearcher):
     def _queries(self, queries: Array) -> Array:
         return map_queries(queries, self._shared["rotation"]) * self._calibration
 
-    def _norms_of(self, part: slice) -> Array:
-        norms = self._codes["norms"][part].astype(np.float32)
-        # Cosine compares directions: the norm of an item only tells whether it has one.
-        return np.sign(norms) if self._metric == "cosine" else norms
-
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        norms = self._norms_of(part)
+        norms = self._codes["norms"][part].astype(np.float32)
         dots = sum(
             table_sums(self._codes[name][part], bits, levels, query[columns])
             for name, levels, bits, columns in self._parts
@@ -150,7 +146,7 @@ class _TurboQuantSearcher(ScanSearcher):
         return dots * norms, norms * norms
 
     def _decode(self, part: slice) -> tuple[Array, Array]:
-        norms = self._norms_of(part)
+        norms = self._codes["norms"][part].astype(np.float32)
         rows = self._codec._rotated({name: array[part] for name, array in self._codes.items()}, self._shared)
         rows *= norms[:, None]
         return rows, norms * norms

@@ -1,0 +1,630 @@
+"""Hold a method to the contract: the checks that authors of plug-ins inherit, and that `packbench check` runs."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from packbench import artefact, registry, worker
+from packbench.budget import Budget
+from packbench.errors import BadInput, BudgetTooSmall
+from packbench.exact import search_exact
+from packbench.items import Array, Items, Ragged, width
+from packbench.method import Chain, Hits, Method, Metric, Sample, parts_of
+from packbench.quality import check_hits
+from packbench.spec import parse
+from packbench.workers import Workers
+
+LADDER = (4.0, 8.0, 16.0, 32.0, 64.0, 96.0, 128.0, 192.0, 256.0, 384.0, 512.0)
+DEPLOYED = 1_000_000
+FIDELITIES = ("EXACT", "READ-OUT", "ANALOGUE", "TRANSFER")
+
+
+class Broken(AssertionError):
+    """Say which part of the contract a method breaks."""
+
+
+class Died(Broken):
+    """Say that a method ran into a limit or took its process down, so that no check can run it in this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Tell what one check of one method came to."""
+
+    check: str
+    passed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Built:
+    """Hold a fitted method and what it was given."""
+
+    items: Items
+    queries: Items
+    shared: dict[str, Array]
+    codes: dict[str, Array]
+
+
+class MethodChecks:
+    """Be the contract as a test class: inherit it, name the methods, and pytest runs every check on each.
+
+    ``class TestMine(MethodChecks): methods = [MyMethod, "pq(m=16)"]``. A class is taken at its default configuration,
+    or at one that its `for_budget` gives, and its answers to budgets are checked as well; a spec or an instance is
+    taken as it is. Test ids are specs. For items of another kind, override `make_items`, `make_queries` (and
+    `make_sample`, where fit needs more), `metrics`, and `exact` where packbench does not know the metric.
+    """
+
+    methods: ClassVar[Sequence[type[Method] | Method | str]] = ()
+    # By (check, spec or name of the method) the reason for a failure that is known; pytest then expects it to fail.
+    known_failures: ClassVar[Mapping[tuple[str, str], str]] = {}
+    metrics: ClassVar[tuple[Metric, ...]] = ("ip", "cosine", "l2")
+    n: ClassVar[int] = 600
+    n_queries: ClassVar[int] = 40
+    dims: ClassVar[tuple[int, ...]] = (32, 33)  # the first is what most checks use; the others hold the byte formulas
+    budget_dims: ClassVar[tuple[int, ...]] = (64, 384, 33)
+    seconds: ClassVar[float] = 60.0  # that one process of a method may take
+
+    def make_items(self, n: int, d: int, seed: int) -> Items:
+        """Return n items: by default correlated Gaussian vectors (n, d) float32 off the origin."""
+        shape = np.random.default_rng(0)
+        basis = shape.standard_normal((max(4, d // 3), d)) * np.linspace(2, 0.5, d)
+        rng = np.random.default_rng(seed)
+        rows = rng.standard_normal((n, len(basis))) @ basis / np.sqrt(len(basis))
+        rows += 0.2 * rng.standard_normal((n, d)) + 0.3 * shape.standard_normal(d)
+        return rows.astype(np.float32)
+
+    def make_queries(self, n: int, d: int, seed: int) -> Items:
+        """Return n queries, by default drawn as items are."""
+        return self.make_items(n, d, seed)
+
+    def make_sample(self, n: int, d: int, metric: Metric, seed: int) -> Sample:
+        """Return what fit is given."""
+        return Sample(self.make_items(n, d, seed), metric, self.make_queries(50, d, seed + 1))
+
+    def exact(self, queries: Items, items: Items, metric: Metric, k: int) -> Array:
+        """Return the ids (n_queries, k) of the true neighbours."""
+        return search_exact(queries, items, metric, k).ids
+
+    def build(self, method: Method, metric: Metric, d: int) -> Built:
+        """Fit and encode, once for each method, metric and width."""
+        key = (type(self), method, metric, d)
+        if key not in _built:
+            shared = artefact.checked(method.fit(self.make_sample(self.n, d, metric, 1)), "fit")
+            items = self.make_items(self.n, d, 2)
+            codes = artefact.checked(method.encode(items, shared), "encode")
+            _built[key] = Built(items, self.make_queries(self.n_queries, d, 3), shared, codes)
+        return _built[key]
+
+    def search(self, method: Method, codes: Mapping[str, Array], shared: Mapping[str, Array], metric: Metric,
+               queries: Items, k: int) -> Hits:  # fmt: skip
+        """Open copies of the arrays that search is given, and answer."""
+        searcher = method.open(_for_search(codes), _for_search(shared), metric)
+        return _valid(searcher.search(queries, k), len(queries), k, self.n, str(method))
+
+    # pytest finds this by name.
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """Run each check on each method that it is about."""
+        import pytest
+
+        check = metafunc.function.__name__.removeprefix("test_")
+        for argument, cases in (("method", self.configurations()), ("method_class", self.classes())):
+            if argument in metafunc.fixturenames:
+                chosen = []
+                for name, case in cases.items():
+                    owner = case.name if isinstance(case, type) else type(case).name
+                    reason = self.known_failures.get((check, name)) or self.known_failures.get((check, owner))
+                    marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
+                    chosen.append(pytest.param(case, id=name, marks=marks))
+                metafunc.parametrize(argument, chosen)
+
+    def classes(self) -> dict[str, type[Method]]:
+        """Return the method classes among `methods`, by name."""
+        return {one.name: one for one in self.methods if isinstance(one, type)}
+
+    def configurations(self) -> dict[str, Method]:
+        """Return one configuration of each method, by spec."""
+        found: dict[str, Method] = {}
+        for one in self.methods:
+            method = parse(one) if isinstance(one, str) else self.configuration(one) if isinstance(one, type) else one
+            found.setdefault(str(method), method)
+        return found
+
+    def configuration(self, cls: type[Method]) -> Method:
+        """Return a class's default configuration, or else the first that a budget gives."""
+        try:
+            return cls()
+        except TypeError:
+            pass
+        for budget in (64.0, 32.0, 128.0, 512.0):
+            try:
+                return next(iter(cls.for_budget(Budget(budget, DEPLOYED, self.dims[0], budget))))
+            except (BudgetTooSmall, StopIteration):
+                continue
+        raise BadInput(f"{cls.name}: neither {cls.name}() nor a budget gives a configuration to check; name a spec")
+
+    def test_survives_in_processes_of_its_own(self, method: Method) -> None:
+        """Build in one process and search in another, as a run does; the answers are those given in this process."""
+        for metric in self.metrics[:1]:
+            with tempfile.TemporaryDirectory(prefix="packbench-check-") as folder:
+                stage = Path(folder)
+                sample = self.make_sample(self.n, self.dims[0], metric, 1)
+                items, queries = self.make_items(self.n, self.dims[0], 2), self.make_queries(40, self.dims[0], 3)
+                found = self.run_apart(method, stage, sample, items, queries)
+                given = worker.staged(stage, "items"), worker.staged(stage, "queries")
+                if given[0] is None or given[1] is None:
+                    raise Broken("nothing was staged")
+                shared = artefact.checked(method.fit(sample), "fit")
+                codes = artefact.checked(method.encode(given[0], shared), "encode")
+                here = method.open(_for_search(codes), _for_search(shared), metric).search(given[1], 10)
+            _same_answers(found, here, "in a process that was given the saved arrays and nothing else")
+
+    def run_apart(self, method: Method, folder: Path, sample: Sample, items: Items, queries: Items) -> Hits:
+        """Return the answers of a method that is built in one process and searched in another."""
+        worker.stage(folder, "items", items)
+        worker.stage(folder, "fit", sample.items)
+        worker.stage(folder, "queries", queries)
+        if sample.queries is not None:
+            worker.stage(folder, "fit_queries", sample.queries)
+        for name, array in sample.extras.items():
+            worker.stage(folder, f"extra-{name}", array)
+        saved = folder / "artefact"
+        saved.mkdir()
+        workers = Workers(folder, seconds=self.seconds, memory_bytes=8 << 30, plugins=_plugins(method))
+        job = {"spec": str(method), "seed": 0, "threads": 1, "metric": sample.metric, "artefact": str(saved)}
+        _succeeded(workers.run("build", job | {"stage": str(folder)}), "build")
+        more = {"queries": str(folder), "answers": str(folder), "n": len(items), "depths": [10], "spare": 0}
+        _succeeded(workers.run("search", job | more | {"timed": False, "timing_seconds": 0.0}), "search")
+        return Hits(np.load(folder / "ids-10.npy"), np.load(folder / "scores-10.npy"))
+
+    def test_small_samples_never_crash(self, method: Method) -> None:
+        """Fit on 20 rows works, or is refused with a sentence."""
+        with tempfile.TemporaryDirectory(prefix="packbench-check-") as folder:
+            sample = self.make_sample(20, self.dims[0], self.metrics[0], 1)
+            items, queries = self.make_items(40, self.dims[0], 2), self.make_queries(3, self.dims[0], 3)
+            try:
+                self.run_apart(method, Path(folder), sample, items, queries)
+            except Died:
+                raise
+            except Broken as broken:
+                _require("BadInput: " in str(broken), f"a fit on 20 rows: {broken}; raise BadInput with one sentence")
+
+    def test_spec_round_trip(self, method: Method) -> None:
+        """A method prints as the text that builds it."""
+        text = str(method)
+        again = parse(text)
+        _require(again == method, f"{text!r} reads back as {again!r}, which differs")
+        _require(str(again) == text, f"{text!r} reads back as {str(again)!r}")
+
+    def test_documentation(self, method_class: type[Method]) -> None:
+        """A first sentence for boards; for built-in methods also where they come from and what they weigh."""
+        summary = method_class.summary()
+        _require(not summary.startswith(f"{method_class.__name__}("), "it has no docstring")
+        _require(summary.endswith("."), f"its docstring begins with {summary[:60]!r}, expected a sentence and a blank line")
+        if method_class.family() == "plugin":
+            return
+        _require(method_class.fidelity in FIDELITIES, f"fidelity {method_class.fidelity!r}, expected one of {FIDELITIES}")
+        _require(method_class.formula, "it states no formula for its bytes")
+        _require(method_class.paper or method_class.kind == "control", "it names no paper")
+
+    def test_planned_bytes_are_those_weighed(self, method: Method) -> None:
+        """The published formula agrees with the scales."""
+        for d in self.dims:
+            try:
+                planned = method.planned_bytes(d)
+            except TypeError:
+                return  # no formula: its for_budget plans in another way
+            try:
+                built = self.build(method, self.metrics[0], d)
+            except BadInput:
+                if d == self.dims[0]:
+                    raise
+                continue  # a width that this configuration refuses
+            _weighs(artefact.weigh(built.codes, built.shared, self.n), planned, f"d = {d}")
+
+    def test_same_codes_in_parts_as_at_once(self, method: Method) -> None:
+        """A code does not depend on what it is encoded with."""
+        built = self.build(method, self.metrics[0], self.dims[0])
+        n = self.n
+        for rows in (slice(0, n // 2), slice(n // 2, n), slice(n // 3, n // 3 + 1)):
+            part = artefact.checked(method.encode(built.items[rows], built.shared), "encode")
+            told = artefact.same_codes(built.codes, part, rows, n)
+            _require(not told, f"{told} when they are encoded alone")
+            if not _row_aligned(built.codes, n):
+                self._same_scores_alone(method, built, part, rows)
+
+    def _same_scores_alone(self, method: Method, built: Built, part: Mapping[str, Array], rows: slice) -> None:
+        """Compare by answers what cannot be compared row by row: each item's score with and without the others."""
+        count = rows.stop - rows.start
+        whole = self.search(method, built.codes, built.shared, self.metrics[0], built.queries, self.n)
+        alone = method.open(_for_search(part), _for_search(built.shared), self.metrics[0]).search(built.queries, count)
+        for query in range(len(built.queries)):
+            wanted = dict(zip(whole.ids[query].tolist(), whole.scores[query].tolist(), strict=True))
+            for item, score in zip(alone.ids[query].tolist(), alone.scores[query].tolist(), strict=True):
+                if item >= 0 and item + rows.start in wanted:
+                    close = np.isclose(score, wanted[item + rows.start], rtol=1e-3, atol=1e-4)
+                    _require(close, f"item {item + rows.start} scores {score:g} when rows {rows.start} to "
+                                    f"{rows.stop - 1} are encoded alone, {wanted[item + rows.start]:g} with all")  # fmt: skip
+
+    def test_same_bytes_for_a_seed(self, method: Method) -> None:
+        """Fitted and encoded twice, the arrays are equal bit for bit."""
+        first = self.build(method, self.metrics[0], self.dims[0])
+        shared = method.fit(self.make_sample(self.n, self.dims[0], self.metrics[0], 1))
+        for what, one, two in (("fit", first.shared, shared), ("encode", first.codes, method.encode(first.items, shared))):
+            _require(set(one) == set(two), f"{what} returns other arrays the second time")
+            for name in one:
+                _require(one[name].tobytes() == two[name].tobytes(), f"{what} gives other bytes for {name!r} the second time")
+
+    def test_same_answers_after_saving(self, method: Method) -> None:
+        """What was written and read back answers as what was returned."""
+        for metric in self.metrics:
+            built = self.build(method, metric, self.dims[0])
+            with tempfile.TemporaryDirectory(prefix="packbench-check-") as folder:
+                artefact.save(Path(folder), built.codes, built.shared, spec=str(method))
+                codes, shared, _ = artefact.load(Path(folder))
+                found = method.open(codes, shared, metric).search(built.queries, 10)
+            here = self.search(method, built.codes, built.shared, metric, built.queries, 10)
+            _same_answers(found, here, "after saving")
+
+    def test_same_answers_alone_as_in_a_batch(self, method: Method) -> None:
+        """A query is answered alike alone and among others: latency is measured alone, recall in batches."""
+        built = self.build(method, self.metrics[0], self.dims[0])
+        searcher = method.open(_for_search(built.codes), _for_search(built.shared), self.metrics[0])
+        batch = searcher.search(built.queries, 10)
+        for row in range(0, len(built.queries), 4):
+            alone = _valid(searcher.search(built.queries[row : row + 1], 10), 1, 10, self.n, str(method))
+            _same_answers(alone, Hits(batch.ids[row : row + 1], batch.scores[row : row + 1]), "to a query asked alone", 0.7)
+
+    def test_inputs_are_accepted_and_left_alone(self, method: Method) -> None:
+        """Read-only, non-contiguous, float16, float64 and memory-mapped input gives the codes of plain float32."""
+        metric, d = self.metrics[0], self.dims[0]
+        built = self.build(method, metric, d)
+        with tempfile.TemporaryDirectory(prefix="packbench-check-") as folder:
+            for what, items in _variants(built.items, Path(folder)):
+                before = _copy(items)
+                plain = _plain(items)
+                codes = artefact.checked(method.encode(items, built.shared), "encode")
+                wanted = method.encode(plain, built.shared)
+                _require(_equal(items, before), f"encode changes its input ({what})")
+                told = artefact.same_codes(dict(wanted), codes, slice(0, self.n), self.n)
+                _require(not told, f"{told} when the input is {what}")
+            for what, items in _variants(self.make_sample(self.n, d, metric, 1).items, Path(folder)):
+                before = _copy(items)
+                method.fit(Sample(items, metric, self.make_queries(50, d, 2)))
+                _require(_equal(items, before), f"fit changes its input ({what})")
+            here = self.search(method, built.codes, built.shared, metric, built.queries, 10)
+            for what, queries in _variants(built.queries, Path(folder)):
+                before = _copy(queries)
+                found = self.search(method, built.codes, built.shared, metric, queries, 10)
+                _require(_equal(queries, before), f"search changes its queries ({what})")
+                if what != "float16":
+                    _same_answers(found, here, f"to {what} queries")
+
+    def test_k_distinct_ids_best_first(self, method: Method) -> None:
+        """Ids exist and differ, scores do not rise, and -1 fills a row that has no further answer."""
+        for metric in self.metrics:
+            built = self.build(method, metric, self.dims[0])
+            for k in (1, 10, 100):
+                self.search(method, built.codes, built.shared, metric, built.queries, k)
+            few = method.encode(built.items[:7], built.shared)
+            found = method.open(_for_search(few), _for_search(built.shared), metric).search(built.queries, 10)
+            _valid(found, len(built.queries), 10, 7, str(method))
+
+    def test_one_item_and_none(self, method: Method) -> None:
+        """A single item is found, and no items encode to no rows."""
+        built = self.build(method, self.metrics[0], self.dims[0])
+        one = artefact.checked(method.encode(built.items[:1], built.shared), "encode")
+        found = method.open(_for_search(one), _for_search(built.shared), self.metrics[0]).search(built.queries, 1)
+        _valid(found, len(built.queries), 1, 1, str(method))
+        none = artefact.checked(method.encode(built.items[:0], built.shared), "encode")
+        for name, array in none.items():
+            _require(len(one[name]) != 1 or len(array) == 0, f"no items give {len(array)} rows of {name!r}")
+
+    def test_degenerate_items(self, method: Method) -> None:
+        """Duplicate rows, constant dimensions and zero vectors are searched without a NaN."""
+        metric, d = self.metrics[0], self.dims[0]
+        rows = self.make_items(self.n, d, 2)
+        if isinstance(rows, Ragged):
+            return
+        constant = rows.copy()
+        constant[:, :3], constant[:, 5] = 0.0, 7.0
+        constant[10:14] = 0.0
+        alike = np.repeat(rows[: self.n // 6], 6, axis=0)
+        for what, items in (("constant dimensions and zero vectors", constant), ("duplicates", alike),
+                            ("equal rows", np.repeat(rows[:1], self.n, axis=0))):  # fmt: skip
+            for metric in self.metrics:
+                try:
+                    shared = method.fit(Sample(items, metric, items[:50]))
+                except BadInput:
+                    _require(what == "equal rows", f"fit refuses {what}")
+                    continue
+                queries = np.concatenate([items[:20], np.zeros((1, d), np.float32)])
+                found = method.open(_for_search(method.encode(items, shared)), _for_search(shared), metric)
+                _valid(found.search(queries, 10), len(queries), 10, len(items), f"{method} on {what}")
+
+    def test_nan_and_infinity_are_refused(self, method: Method) -> None:
+        """encode names the row; fit does too, or learns nothing from it."""
+        built = self.build(method, self.metrics[0], self.dims[0])
+        for value in (np.nan, np.inf, -np.inf):
+            spoiled = _spoil(built.items, value)
+            if spoiled is None:
+                return
+            items, row = spoiled
+            _refused(lambda items=items: method.encode(items, built.shared), row, f"encode takes {value}")  # type: ignore[misc]
+            try:
+                shared = artefact.checked(method.fit(Sample(items, self.metrics[0], built.queries)), "fit")
+            except ValueError as error:
+                _require(_names(error, row), f"fit refuses {value} with {str(error)[:80]!r}, without naming row {row}")
+                continue
+            for name, array in shared.items():
+                sound = array.dtype.kind != "f" or np.isfinite(array).all()
+                _require(sound, f"fit takes {value} and returns a {name!r} that is not finite")
+
+    def test_quality_is_above_chance(self, method: Method) -> None:
+        """Under each metric the true neighbours are found more often than a blind draw finds them."""
+        for metric in self.metrics:
+            built = self.build(method, metric, self.dims[0])
+            found = self.search(method, built.codes, built.shared, metric, built.queries, 10)
+            true = self.exact(built.queries, built.items, metric, 10)
+            right = np.mean([np.isin(ids, wanted).mean() for ids, wanted in zip(found.ids, true, strict=True)])
+            chance = 10 / self.n
+            floor = chance + 5 * np.sqrt(chance / (10 * len(true)))
+            _require(right > floor, f"recall@10 under {metric} is {right:.3f}; a blind draw may reach {floor:.3f}")
+
+    def test_a_budget_is_answered_in_time(self, method_class: type[Method]) -> None:
+        """for_budget ends, and its configurations can be read in another process."""
+        with tempfile.TemporaryDirectory(prefix="packbench-check-") as folder:
+            plugins = _plugins(method_class)
+            workers = Workers(Path(folder), seconds=min(20.0, self.seconds), memory_bytes=8 << 30, plugins=plugins)
+            for at in (LADDER[0], LADDER[-1]):
+                budget = {"bytes_per_item": at, "n": DEPLOYED, "d": self.budget_dims[0], "cold_bytes_per_item": 0.0}
+                told = workers.run("plan", {"request": method_class.name, "budget": budget, "tries": 3})
+                _succeeded(told, f"for_budget at {at:g} bytes per item")
+
+    def test_more_bytes_never_yield_nothing(self, method_class: type[Method]) -> None:
+        """Every budget is answered by configurations that fit, or by the least that would do; and more is never less."""
+        for d in self.budget_dims:
+            enough = ""
+            for at in LADDER:
+                budget = Budget(at, DEPLOYED, d)
+                try:
+                    found = list(itertools.islice(method_class.for_budget(budget), 20))
+                except BudgetTooSmall as error:
+                    _require(not enough, f"d = {d}: {enough} fits a smaller budget, yet {at:g} bytes are too few")
+                    self._least(method_class, error, budget)
+                    continue
+                _require(found, f"d = {d}: for_budget yields nothing at {at:g} bytes; raise BudgetTooSmall with the least")
+                enough = f"{found[0]}"
+                for method in found:
+                    _require(parse(str(method)) == method, f"for_budget yields {method}, which does not read back")
+                    _planned_within(method, budget)
+
+    def _least(self, method_class: type[Method], error: BudgetTooSmall, budget: Budget) -> None:
+        """Hold a method to the least bytes that it says it needs."""
+        at = f"d = {budget.d}: at {budget.bytes_per_item:g} bytes"
+        if "on disk" in str(error):
+            return  # what lacks is an allowance on disk, which has a column of its own
+        finite = np.isfinite(error.least) and error.least > 0
+        _require(finite, f"{at} the least is {error.least}, expected the bytes per item that would do")
+        _require(error.least > budget.bytes_per_item, f"{at} the least that would do is said to be {error.least:g}")
+        try:
+            found = next(iter(method_class.for_budget(Budget(error.least * (1 + 1e-9), budget.n, budget.d))), None)
+        except BudgetTooSmall as again:
+            found = None
+            at += f" ({again} there)"
+        _require(found is not None, f"{at} {error.least:g} would do, but they do not")
+
+    def test_a_configuration_weighs_what_was_asked(self, method_class: type[Method]) -> None:
+        """Built on small data, a first choice weighs within its budget, shared bytes spread over a million items."""
+        d = self.dims[0]
+        for at in (8.0, 32.0, 128.0):
+            budget = Budget(at, DEPLOYED, d)
+            try:
+                method = next(iter(method_class.for_budget(budget)))
+            except BudgetTooSmall:
+                continue
+            built = self.build(method, self.metrics[0], d)
+            ledger = artefact.weigh(built.codes, built.shared, self.n)
+            held = budget.holds(ledger.payload, ledger.shared, ledger.cold)
+            _require(held, f"{method} weighs {ledger.total(DEPLOYED):.2f} bytes per item ({ledger.cold:.2f} on disk), "
+                           f"asked for {at:g}")  # fmt: skip
+            try:
+                _weighs(ledger, method.planned_bytes(d), str(method))
+            except TypeError:
+                continue  # no formula
+
+
+_built: dict[Any, Built] = {}
+
+
+def run_checks(method: type[Method] | Method | str, checks: type[MethodChecks] = MethodChecks) -> list[Finding]:
+    """Run every check on a class (its budgets included) or on one configuration; a check that cannot run has failed.
+
+    What takes its process down or never ends is tried in a process of its own first, and then in no other.
+    """
+    suite = type(checks.__name__, (checks,), {"methods": (method,)})()
+    findings: list[Finding] = []
+
+    def passes(check: str, case: type[Method] | Method) -> bool:
+        """Run one check; False where its method must not be run in this process."""
+        if getattr(suite, f"test_{check}") is None:
+            return True
+        try:
+            getattr(suite, f"test_{check}")(case)
+        except Exception as error:
+            told = str(error) if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
+            findings.append(Finding(check, False, told))
+            return not isinstance(error, Died)
+        findings.append(Finding(check, True))
+        return True
+
+    for cls in suite.classes().values():
+        if not passes("a_budget_is_answered_in_time", cls):
+            return findings
+    try:
+        configurations = suite.configurations()
+    except Exception as error:
+        return [*findings, Finding("configuration", False, f"{type(error).__name__}: {error}")]
+    for case in configurations.values():
+        if not passes("survives_in_processes_of_its_own", case):
+            return findings
+    done = {finding.check for finding in findings}
+    for check, argument in _checks(checks):
+        if check not in done:
+            for one in (configurations if argument == "method" else suite.classes()).values():
+                passes(check, one)
+    return findings
+
+
+def _checks(checks: type[MethodChecks]) -> list[tuple[str, str]]:
+    """List the checks in the order of their definition, with what each takes."""
+    names = dict.fromkeys(name for cls in reversed(checks.__mro__) for name in vars(cls) if name.startswith("test_"))
+    names = {name: None for name in names if callable(getattr(checks, name))}  # a subclass drops a check by naming it None
+    return [(name.removeprefix("test_"), list(inspect.signature(getattr(checks, name)).parameters)[1]) for name in names]
+
+
+def _require(holds: object, message: str) -> None:
+    if not holds:
+        raise Broken(message)
+
+
+def _succeeded(answer: Mapping[str, Any], phase: str) -> None:
+    if "ok" in answer:
+        return
+    told = f"{phase}: {answer['status']}: {answer['reason']}"
+    raise (Broken if answer["status"] == "disqualified" or "traceback" in answer else Died)(told)
+
+
+def _plugins(method: Method | type[Method]) -> tuple[str, ...]:
+    """Return the files that another process loads to know a method and its parts; none for installed ones."""
+    installed = {entry.value.partition(":")[0].partition(".")[0] for entry in metadata.entry_points(group=registry.GROUP)}
+    files: dict[str, None] = {}
+    pending: list[Method | type[Method]] = [method]
+    while pending:
+        part = pending.pop()
+        cls = part if isinstance(part, type) else type(part)
+        if isinstance(part, Method):
+            pending += parts_of(part)
+        if cls is not Chain and cls.__module__.partition(".")[0] not in {"packbench", *installed}:
+            files[str(Path(inspect.getfile(sys.modules[cls.__module__])).resolve())] = None  # type: ignore[arg-type]
+    return tuple(files)
+
+
+def _for_search(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array.copy() for name, array in arrays.items() if not name.startswith("build/")}
+
+
+def _valid(found: Hits, n_queries: int, k: int, n: int, what: str) -> Hits:
+    """Return hits that a run would accept, best first."""
+    _require(isinstance(found, Hits), f"{what}: search returned {type(found).__name__}, expected packbench.Hits")
+    ids, scores = np.asarray(found.ids), np.asarray(found.scores)
+    check_hits(ids, n_queries, k, n)
+    _require(scores.shape == ids.shape, f"{what}: ids are {ids.shape}, scores {scores.shape}")
+    _require((ids[:, 0] >= 0).all(), f"{what}: a query has no answer at all")
+    _require(not np.isnan(scores[ids >= 0]).any(), f"{what}: a score is NaN")
+    falls = scores[:, 1:] <= scores[:, :-1]
+    _require(falls[ids[:, 1:] >= 0].all(), f"{what}: the scores of an answer rise; best first is expected")
+    return found
+
+
+def _same_answers(found: Hits, wanted: Hits, where: str, share: float = 0.99) -> None:
+    """Compare answers position by position; items whose scores agree may change places, for sums round differently."""
+    _require(found.ids.shape == wanted.ids.shape, f"answers of shape {found.ids.shape} {where}, not {wanted.ids.shape}")
+    scale = float(np.abs(wanted.scores[wanted.ids >= 0]).max(initial=0.0))
+    close = np.isclose(found.scores, wanted.scores, rtol=1e-4, atol=1e-4 * scale)
+    same = float(np.mean((found.ids == wanted.ids) | ((found.ids >= 0) & (wanted.ids >= 0) & close)))
+    _require(same >= share, f"{1 - same:.0%} of the answers differ {where}")
+
+
+def _weighs(ledger: artefact.Ledger, planned: tuple[float, float, float], what: str) -> None:
+    weighed = (ledger.payload, float(ledger.shared), ledger.cold)
+    same = np.allclose(weighed, planned, rtol=1e-9, atol=1e-9)
+    _require(same, f"{what}: planned_bytes says {tuple(map(float, planned))} per item, shared and cold; the scales {weighed}")
+
+
+def _planned_within(method: Method, budget: Budget) -> None:
+    try:
+        item, shared, cold = method.planned_bytes(budget.d)
+    except TypeError:
+        return  # no formula
+    fits = budget.holds(item, shared, cold)
+    _require(fits, f"for_budget yields {method} at {budget.bytes_per_item:g} bytes; by its formula it needs "
+                   f"{item + shared / budget.n:.2f} and {cold:.2f} on disk")  # fmt: skip
+
+
+def _row_aligned(codes: Mapping[str, Array], n: int) -> bool:
+    return all(array.ndim and len(array) == n for array in codes.values())
+
+
+def _values(items: Items) -> Array:
+    return items.values if isinstance(items, Ragged) else items
+
+
+def _with_values(items: Items, values: Array) -> Items:
+    return Ragged(values, items.offsets) if isinstance(items, Ragged) else values
+
+
+def _variants(items: Items, folder: Path) -> Iterator[tuple[str, Items]]:
+    """Yield items as callers hand them in."""
+    values = _values(items)
+    locked = values.copy()
+    locked.setflags(write=False)
+    yield "read-only", _with_values(items, locked)
+    spread = np.zeros((2 * len(values), *values.shape[1:]), values.dtype)[::2]
+    spread[:] = values
+    yield "of every other row", _with_values(items, spread)
+    if values.ndim == 2:
+        yield "in Fortran order", _with_values(items, np.asfortranarray(values))
+    if values.dtype.kind == "f":
+        yield "float64", _with_values(items, values.astype(np.float64))
+        yield "float16", _with_values(items, values.astype(np.float16))
+    np.save(folder / "mapped.npy", values)
+    yield "memory-mapped", _with_values(items, np.load(folder / "mapped.npy", mmap_mode="r"))
+
+
+def _plain(items: Items) -> Items:
+    values = _values(items)
+    return _with_values(items, np.array(values, np.float32 if values.dtype.kind == "f" else values.dtype, order="C"))
+
+
+def _copy(items: Items) -> Items:
+    return _with_values(items, _values(items).copy())
+
+
+def _equal(one: Items, other: Items) -> bool:
+    return _values(one).dtype == _values(other).dtype and np.array_equal(_values(one), _values(other))
+
+
+def _spoil(items: Items, value: float) -> tuple[Items, int] | None:
+    """Return a copy with one value that is no number, and the row that an error is to name; None for other kinds."""
+    values = _values(items)
+    if values.dtype.kind != "f" or values.ndim != 2:
+        return None
+    row = len(values) // 2
+    spoiled = values.copy()
+    spoiled[row, width(items) // 2] = value
+    return _with_values(items, spoiled), row
+
+
+def _names(error: Exception, row: int) -> bool:
+    return re.search(rf"\b{row}\b", str(error)) is not None
+
+
+def _refused(act: Any, row: int, what: str) -> None:
+    try:
+        act()
+    except ValueError as error:
+        _require(_names(error, row), f"{what} for an error that does not name row {row}: {str(error)[:80]!r}")
+        return
+    raise Broken(f"{what}; packbench.items.as_vectors refuses it and names the row")

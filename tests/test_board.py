@@ -1,0 +1,473 @@
+import base64
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+import packbench
+from packbench.leaderboard import board as boards
+from packbench.leaderboard.gather import boards_of
+from packbench.leaderboard.markdown import code, escaped
+from packbench.leaderboard.plot import plot_of
+from packbench.store import Store
+
+GOLDEN = Path(__file__).parent / "golden"
+QUERIES = 40
+ATTACK = "<script>alert('x')</script>"
+
+
+def row(request, budget, right=(9,), *, spec=None, seed=0, status="ok", reason=None, payload=None, **more):
+    """Write a result by hand. right repeats over the queries: how many of the ten answers are right."""
+    name = re.split(r"\W", request)[0]
+    found = {
+        "request": request, "version": "v1", "method": name, "spec": None, "family": "scalar", "fidelity": "EXACT",
+        "kind": "quantiser", "status": status, "reason": reason, "budget": budget, "disk_budget": 0.0,
+        "deployment_n": 1_000_000, "dataset": "made/by hand", "dataset_sha256": "c0ffee" * 10, "metric": "ip",
+        "n": 1000, "d": 16, "n_queries": QUERIES, "n_fit": 500, "fit_on": "disjoint", "seed": seed,
+        "threads": {"build": 2, "search": 1}, "tries": 3, "machine": "m1", "time": "2030-01-01T00:00:00+00:00",
+        "machine_facts": {"cpu": "a processor", "cores": 2, "memory_gib": 8, "system": "Linux x86_64",
+                          "simd": "faiss AVX2", "id": "m1"},
+        "versions": {"python": "3.11.0", "packbench": "0.1.0"}, "schema": 1, "cutoffs": [1, 10, 100],
+    }  # fmt: skip
+    if status == "ok":
+        answers = [right[at % len(right)] for at in range(QUERIES)]
+        gains = [min(1.0, 0.06 * answer + 0.01 * (at % 7)) for at, answer in enumerate(answers)]
+        recall = sum(answers) / QUERIES / 10
+        payload = budget if payload is None else payload
+        found |= {
+            "spec": spec or f"{name}()",
+            "bytes": {"payload": payload, "shared": 0, "cold": 0.0, "total": payload, "deployed": payload},
+            "kernel": "numba scan", "query_ms": {"p50": 0.25}, "reference_ms": 0.5,
+            "speedup": {"median": 2.0, "low": 1.5, "high": 2.5}, "seconds": {"fit": 0.75, "encode": 0.1},
+            "recall": {"recall@10": recall}, "ties": {"recall@10": [recall, recall, recall]},
+            "per_query": {"recall@10": answers, "nDCG@10": gains}, "n_judged": QUERIES,
+            "relevance": {"nDCG@10": sum(gains) / QUERIES},
+        }  # fmt: skip
+    return found | more | {"id": f"{request}-{budget}-{seed}-{more.get('machine')}-{more.get('version')}"}
+
+
+def hand_made():
+    """A board with every kind of row that there is."""
+    mixed = {"bytes": {"payload": 15.0, "shared": 900_000, "cold": 0.0, "total": 915.0, "deployed": 15.9}}
+    rows = [
+        row("float32()", None, (10,), payload=64.0),
+        row("float16()", None, (10, 10, 9, 10), payload=32.0),
+        row("int8()", None, status="timeout", reason="build took longer than 600 s"),
+        row("opq", 16.0, (8, 9, 9, 7, 9), spec="opq(m=15)", family="codebook", **mixed),
+        row("pca", 16.0, (8, 9, 9, 8, 8), spec="pca(dim=4) | float32()", family="projection"),
+        row("sign", 16.0, (5, 6), payload=2.0, family="binary", ties={"recall@10": [0.48, 0.55, 0.62]}),
+        row("truncate", 16.0, (2, 3, 1), spec="truncate(dim=4)", family="projection", fidelity="READ-OUT"),
+        row("rabitq", 16.0, (6, 7), seed=0, family="binary", speedup={"median": 3.0, "low": 1.25, "high": 3.5}),
+        row("rabitq", 16.0, (7, 7), seed=1, family="binary", speedup={"median": 2.0, "low": 1.75, "high": 4.0}),
+        row("lsh", 16.0, (6, 6), seed=0),
+        row("lsh", 16.0, seed=1, status="failed", reason="ValueError: no such seed"),
+        row("int8", 8.0, status="no_fit", reason="needs at least 16.00 bytes per item", least=16.0),
+        row("learned", 16.0, status="needs", reason="needs queries, which made/by hand does not have"),
+        row("cheat", 16.0, status="disqualified", reason=f"{ATTACK} | **bold** `code` [x](y)"),
+    ]
+    for position, one in enumerate(rows):
+        one["time"] = f"2030-01-01T00:00:{position:02d}+00:00"
+    return rows
+
+
+@pytest.fixture
+def one():
+    (board,) = boards_of(hand_made())
+    return board
+
+
+def table(board, budget=16.0):
+    return next(of for of in board.tables if of.budget == budget)
+
+
+def ranked(rows, budget=16.0):
+    (board,) = boards_of(rows)
+    return {entry.request: entry for entry in table(board, budget).ranked}
+
+
+@pytest.mark.parametrize(
+    ("name", "render"),
+    [("board.md", boards.to_markdown), ("board.csv", boards.to_csv), ("board.json", boards.to_json)],
+)
+def test_golden(name, render, one):
+    """PACKBENCH_GOLDEN=write writes the files anew; read the difference before keeping it."""
+    text = render([one])
+    if os.environ.get("PACKBENCH_GOLDEN") == "write":
+        (GOLDEN / name).write_text(text, encoding="utf-8")
+    assert text == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+def test_ranking(one):
+    entries = table(one).ranked
+    assert [entry.request for entry in entries] == ["opq", "pca", "rabitq", "sign", "truncate"]
+    assert [entry.rank for entry in entries] == [1, 2, 3, 4, 5]
+    # opq and pca have the same mean over different queries; rabitq, sign and truncate fall behind on nearly all.
+    assert [entry.group for entry in entries] == ["a", "a", "b", "c", "d"]
+    assert entries[0].recall_at_10.value == pytest.approx(0.84)
+    assert entries[0].recall_at_10.low < 0.84 < entries[0].recall_at_10.high
+    assert entries[4].recall_behind_first.value == pytest.approx(0.2 - 0.84)
+    assert entries[4].recall_behind_first.high < 0
+
+
+def test_equal_recall_ranks_the_lighter_first(one):
+    first, second = table(one).ranked[:2]
+    assert first.recall_at_10.value == second.recall_at_10.value
+    assert (first.deployed_bytes, second.deployed_bytes) == (15.9, 16.0)
+
+
+def test_seeds_are_averaged(one):
+    entry = next(of for of in table(one).ranked if of.request == "rabitq")
+    assert entry.seeds == (0, 1)
+    assert entry.recall_at_10.value == pytest.approx((0.65 + 0.7) / 2)
+    assert (entry.speedup.value, entry.speedup.low, entry.speedup.high) == (2.5, 1.25, 4.0)
+
+
+def test_a_cell_with_a_failed_seed_is_not_ranked(one):
+    entry = next(of for of in table(one).absent if of.request == "lsh")
+    assert (entry.status, entry.reason) == ("failed", "1 of 2 seeds, seed 1: ValueError: no such seed")
+    assert entry.recall_at_10 is None
+
+
+def test_nothing_is_silently_absent(one):
+    asked = {of["request"] for of in hand_made() if of["budget"] is not None}
+    for of in one.tables:
+        assert sorted(entry.request for entry in (*of.ranked, *of.absent)) == sorted(asked)
+    assert {entry.request for entry in table(one, 8.0).absent if entry.status == "not_run"} == asked - {"int8"}
+    assert {entry.request for entry in table(one).absent if entry.status == "not_run"} == {"int8"}
+
+
+def test_fractions_of_float32(one):
+    rows = hand_made()
+    rows[0]["per_query"]["recall@10"] = [8] * QUERIES
+    entry = ranked(rows)["opq"]
+    assert entry.recall_of_float32.value == pytest.approx(0.84 / 0.8)
+    assert entry.ndcg_of_float32.value == pytest.approx(
+        rows[3]["relevance"]["nDCG@10"] / rows[0]["relevance"]["nDCG@10"]
+    )
+
+
+def test_without_float32_there_are_no_fractions():
+    (board,) = boards_of(hand_made()[1:])
+    assert table(board).ranked[0].recall_of_float32 is None
+    assert any("no float32 row" in note for note in board.notes)
+
+
+def test_float32_at_its_own_size_is_the_reference():
+    own, under = row("float32()", None, (10,)), row("float32", 64.0, (5,))
+    assert ranked([under, own], 64.0)["float32"].recall_of_float32.value == pytest.approx(0.5)
+    assert ranked([under], 64.0)["float32"].recall_of_float32.value == pytest.approx(1.0)
+
+
+def test_without_judgements_there_is_no_ndcg():
+    rows = [row("float32()", None), row("pq", 16.0)]
+    for of in rows:
+        del of["relevance"], of["per_query"]["nDCG@10"], of["n_judged"]
+    assert ranked(rows)["pq"].ndcg_at_10 is None
+    assert "nDCG" not in boards.to_markdown(boards_of(rows))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("machine", "m2", "machine"),
+        ("dataset_sha256", "beef" * 16, "version of the data"),
+        ("deployment_n", 5000, "deployment size"),
+        ("disk_budget", 100.0, "disk allowance"),
+        ("threads", {"build": 2, "search": 2}, "threads"),
+        ("tries", 1, "tries per method"),
+    ],
+)
+def test_what_must_not_be_mixed_is_kept_apart(field, value, words):
+    other = row("pq", 16.0, (3,)) | {field: value, "id": "other"}
+    found = boards_of([row("pq", 16.0), other])
+    assert len(found) == 2
+    for board in found:
+        assert len(table(board).ranked) == 1
+        assert re.search(rf"board [12] of 2 for this data set: the results differ in {words} ", board.notes[0])
+    assert len(boards_of([row("pq", 16.0), row("sign", 16)])) == 1
+
+
+def test_the_same_number_written_otherwise_is_the_same():
+    (board,) = boards_of([row("pq", 16.0), row("sign", 16) | {"disk_budget": 0}])
+    assert len(table(board).ranked) == 2
+
+
+def test_results_of_older_code_give_way():
+    old = [row("pq", 16.0, (2,), seed=seed, version="v1") for seed in (0, 1)]
+    new = row("pq", 16.0, (8,), version="v2", time="2030-01-02T00:00:00+00:00")
+    for rows in ([*old, new], [new, *old]):
+        (board,) = boards_of(rows)
+        (entry,) = table(board).ranked
+        assert entry.recall_at_10.value == pytest.approx(0.8)
+        assert entry.seeds == (0,)
+        assert any(note.startswith("2 older results are left out") for note in board.notes)
+
+
+@pytest.mark.parametrize(
+    ("weight", "why"),
+    [
+        ({"payload": 15.0, "shared": 0, "cold": 4.0}, "4 on disk (0 allowed)"),
+        ({"payload": 15.0, "shared": 2_000_000, "cold": 0.0}, "weighs 17.00 of 16 bytes"),
+        ({"payload": 17.0, "shared": 0, "cold": 0.0}, "weighs 17.00 of 16 bytes"),
+    ],
+)
+def test_rows_are_weighed_again(weight, why):
+    heavy = row("pq", 16.0, bytes=weight | {"deployed": 1.0})
+    (board,) = boards_of([heavy, row("sign", 16.0, (1,))])
+    assert [entry.request for entry in table(board).ranked] == ["sign"]
+    (entry,) = table(board).absent
+    assert entry.status == "over_budget"
+    assert why in entry.reason
+
+
+def test_truncation_is_called_by_its_name():
+    truncated = row("truncate", 16.0, spec="truncate(dim=8) | int8()", fidelity="READ-OUT")
+    entry = ranked([truncated])["truncate"]
+    assert (entry.name, entry.label) == ("naive_truncate(dim=8) | int8()", "naive_truncate")
+    assert entry.spec == "truncate(dim=8) | int8()"  # what can be run again keeps its name
+    for card in ({}, {"mrl_trained": False}):
+        assert ranked([truncated | {"card": card}])["truncate"].name.startswith("naive_truncate(")
+    assert ranked([truncated | {"card": {"mrl_trained": True}}])["truncate"].name == "truncate(dim=8) | int8()"
+    (board,) = boards_of([row("truncate", 16.0, status="failed", reason="gone"), row("pq", 8.0)])
+    (entry,) = table(board).absent[:1]
+    assert (entry.name, entry.request) == ("naive_truncate", "truncate")
+    other = row("my_truncate", 16.0, spec="my_truncate(dim=8)")
+    assert ranked([other])["my_truncate"].name == "my_truncate(dim=8)"
+
+
+def test_wide_ties_are_shown(one):
+    shown = {entry.request: entry.wide_ties for entry in table(one).ranked}
+    assert (shown["sign"].low, shown["sign"].high) == (0.48, 0.62)
+    assert shown["pca"] is None
+    text = boards.to_markdown([one])
+    assert "0.480–0.620" in text
+    assert "over ties" not in boards.to_markdown(boards_of([row("pq", 16.0)]))
+
+
+def test_load(tmp_path):
+    store = Store(tmp_path)
+    for of in hand_made():
+        store.append(of)
+    (board,) = boards.load(tmp_path)
+    assert boards.to_json([board]) == boards.to_json(boards_of(hand_made()))
+
+
+def test_load_refuses(tmp_path):
+    with pytest.raises(packbench.BadInput, match="no results"):
+        boards.load(tmp_path / "missing")
+    with pytest.raises(packbench.BadInput, match="no results"):
+        boards.load(tmp_path)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(packbench.BadInput, match="is a file"):
+        boards.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize("change", [{"per_query": {}}, {"bytes": None}, {"versions": None}, {"machine_facts": {}}])
+def test_foreign_rows_are_refused(change):
+    with pytest.raises(packbench.BadInput, match="cannot be read"):
+        boards_of([row("pq", 16.0) | change])
+
+
+def test_rows_without_what_groups_them_are_refused():
+    broken = row("pq", 16.0)
+    del broken["tries"]
+    with pytest.raises(packbench.BadInput, match=r"pq-16\.0-0.*KeyError: 'tries'"):
+        boards_of([broken])
+
+
+def test_rows_of_other_queries_are_refused():
+    other = row("sign", 16.0)
+    other["per_query"] = {"recall@10": [9] * 3, "nDCG@10": [0.5] * 3}
+    with pytest.raises(packbench.BadInput, match="cannot be read"):
+        boards_of([row("pq", 16.0), other])
+
+
+def printed(board, width):
+    stream = io.StringIO()
+    boards.render_terminal(board, Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120, 140, 160, 200, 260])
+def test_terminal(width, one):
+    text = printed(one, width)
+    assert max(map(len, text.splitlines())) <= width
+    for entry in (*table(one).ranked, *table(one).absent):
+        assert entry.name.split("(")[0] in text
+    assert "0.8400" in text
+    assert "READ-OUT" in text or "Left out at this width:" in text
+    assert ATTACK in text.replace("\n", "") or width < 140
+    left_out = "".join(re.findall(r"Left out at this width: (.*?)\. A", text.replace("\n", " ")))
+    assert bool(left_out) == (width < 260)
+    for heading in ("p50 ms", "kernel", "status", "family", "payload"):
+        assert (heading in left_out) != any(heading in line for line in text.splitlines() if line.startswith("#"))
+
+
+def test_terminal_shows_text_as_it_is():
+    broken = row("pq", 16.0, status="failed", reason="[red]not markup[/red] \x1b[2J\x07 gone\nbelow")
+    text = printed(boards_of([broken])[0], 160)
+    assert "[red]not markup[/red]" in text
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    assert "gone below" in text
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_markdown_cells_stay_in_their_columns(spec, reason):
+    (board,) = boards_of([row("pq", 16.0, status="failed", reason=reason), row("sign", 16.0, spec=spec or "sign()")])
+    for block in re.split(r"\n\n", boards.to_markdown([board])):
+        lines = [line for line in block.split("\n") if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) <= 1
+
+
+def test_markdown_escapes():
+    assert escaped("<b> a|b *c* [d](e) `f` x_y \\") == r"&lt;b&gt; a\|b \*c\* \[d\](e) \`f\` x\_y \\"
+    assert code("pca(dim=2) | int8()") == r"`pca(dim=2) \| int8()`"
+    assert code("a`b``c") == "``` a`b``c ```"
+
+
+def test_csv_holds_every_entry(one):
+    lines = list(csv.DictReader(io.StringIO(boards.to_csv([one]))))
+    places = [line["place"] for line in lines]
+    assert places.count("reference") == len(one.references) == 3
+    assert places.count("ranked") == sum(len(of.ranked) for of in one.tables)
+    assert places.count("absent") == sum(len(of.absent) for of in one.tables)
+    cheat = next(line for line in lines if line["request"] == "cheat" and line["budget"] == "16.0")
+    assert cheat["reason"].startswith(ATTACK)
+    assert boards.to_csv([]) == "\n"
+
+
+def test_json_reads_back(one):
+    written = json.loads(boards.to_json([one, one]))
+    assert written["format"] == 1
+    assert len(written["boards"]) == 2
+    of = next(of for of in written["boards"][0]["tables"] if of["budget"] == 16.0)
+    assert of["ranked"][0]["recall_at_10"]["value"] == 0.84
+    assert [entry["status"] for entry in of["ranked"]] == ["ok"] * 5
+
+
+class Page(HTMLParser):
+    """Collect what a browser would see."""
+
+    VOID = frozenset(("meta", "link", "br", "img", "input", "hr"))
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.attributes, self.text, self.script = [], [], [], "", ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attribute) for attribute in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *attribute) for attribute in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.script += data
+        elif "style" not in self.open:
+            self.text += data
+
+
+def page_of(tmp_path, found):
+    file = tmp_path / "new" / "index.html"
+    boards.write_html(found, file)
+    text = file.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_page_needs_nothing_else(tmp_path, one):
+    text, page = page_of(tmp_path, [one])
+    assert len(text) < 200_000
+    assert page.open == []
+    assert not {"link", "img", "iframe", "base", "object"} & set(page.tags)
+    assert not [of for of in page.attributes if of[1] in ("src", "href", "style", "srcset", "action")]
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_page_runs_its_own_script_only(tmp_path, one):
+    text, page = page_of(tmp_path, [one])
+    assert page.tags.count("script") == 1
+    assert not [of for of in page.attributes if of[1].startswith("on")]
+    digest = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "default-src 'none'" in text
+
+
+def test_page_escapes_what_it_is_given(tmp_path):
+    mark = f"{ATTACK}\"' onload=alert(1) &amp; {{{{ 7 * 7 }}}}"
+    names = ("dataset", "metric", "request", "spec", "family", "fidelity", "kernel")
+    given_rows = [row("pq", 16.0) | dict.fromkeys(names, mark), row("sign", 16.0, status=mark, reason=mark)]
+    given_rows[1] |= {"dataset": mark, "request": mark + "2"}
+    given_rows[0]["machine_facts"] = given_rows[0]["machine_facts"] | {"cpu": mark}
+    text, page = page_of(tmp_path, boards_of(given_rows))
+    assert "<script>alert" not in text
+    assert page.tags.count("script") == 1
+    assert not [of for of in page.attributes if of[1].startswith("on")]
+    assert page.text.count(mark) >= len(names)
+    assert page.open == []
+
+
+def test_page_shows_every_entry(tmp_path, one):
+    _, page = page_of(tmp_path, [one])
+    for of in one.tables:
+        for entry in (*of.ranked, *of.absent, *one.references):
+            assert entry.name in page.text
+        for entry in of.absent:
+            assert entry.reason in page.text
+    assert page.tags.count("button") == sum(1 for of in page.attributes if of[:3] == ("button", "type", "button"))
+    figures = sum(bool(entry.recall_at_10) for of in one.tables for entry in of.ranked) + 2
+    assert page.tags.count("title") == 1 + figures
+
+
+def test_plot_lies_within_its_frame(one):
+    plot = plot_of(one)
+    for line in plot.lines:
+        for point in line.points:
+            assert plot.left <= point.x <= plot.right
+            assert plot.top <= point.high <= point.y <= point.low <= plot.bottom
+    assert plot.lines[0].label == "references"
+    assert plot.lines[0].path == ""
+    sizes = {label: x for x, label in plot.across}
+    opq = next(line for line in plot.lines if line.label == "opq")
+    assert sizes["8"] < opq.points[0].x < sizes["16"]
+
+
+def test_boards_without_figures_are_shown_too(tmp_path):
+    failed = boards_of([row("pq", 16.0, status="failed", reason="gone wrong")])
+    references = boards_of([row("float32()", None, (10,))])
+    assert plot_of(failed[0]) is None
+    for found in (failed, references):
+        _, page = page_of(tmp_path, found)
+        assert page.open == []
+        assert printed(found[0], 120)
+        assert boards.to_csv(found)
+    assert "gone wrong" in page_of(tmp_path, failed)[1].text
+    assert "float32()" in page_of(tmp_path, references)[1].text
+    assert "gone wrong" in boards.to_markdown(failed)
+
+
+def test_page_that_cannot_be_written(tmp_path, one):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(packbench.BadInput, match="cannot be written"):
+        boards.write_html([one], tmp_path / "file" / "index.html")
