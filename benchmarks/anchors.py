@@ -43,7 +43,7 @@ def encoded_ndcg(folder: Path) -> tuple[float, int, float]:
 
 
 def official_agreement(folder: Path) -> float:
-    """Return the share of TEXMEX's listed neighbours, position by position, whose distance our exact search reproduces."""
+    """Return the share of TEXMEX's listed neighbours, position by position, whose distance our search reproduces."""
     items, queries = read_vectors(folder / "siftsmall_base.fvecs"), read_vectors(folder / "siftsmall_query.fvecs")
     listed = np.asarray(read_vectors(folder / "siftsmall_groundtruth.ivecs"))
     found = truth_of(queries, items, "l2").ids[:, : listed.shape[1]]

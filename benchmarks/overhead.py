@@ -54,7 +54,9 @@ def main() -> None:
     methods = QUICK if parser.parse_args().quick else ()
     started = start_milliseconds()
     out = sys.stdout
-    out.write(f"worker start after the first: median {statistics.median(started):.1f} ms, worst {max(started):.1f} ms\n")
+    out.write(
+        f"worker start after the first: median {statistics.median(started):.1f} ms, worst {max(started):.1f} ms\n"
+    )
     wall, accounted = run_ratio(methods)
     out.write(f"wall {wall:.1f} s / accounted {accounted:.1f} s = {wall / accounted:.3f}\n")
 

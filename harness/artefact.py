@@ -1,10 +1,9 @@
-"""Write the arrays of a fitted method to disk, weigh them, and read them back in a process that has seen nothing else."""
+"""Write the arrays of a fitted method to disk, weigh them, and read them back where nothing else is known."""
 
 from __future__ import annotations
 
 import json
 import re
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +81,9 @@ def checked(arrays: Any, where: str) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for name, value in arrays.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise Disqualified(f"{where} returned an array named {name!r}; names are letters, digits, '_', '.', '-', '/'")
+            raise Disqualified(
+                f"{where} returned an array named {name!r}; names are letters, digits, '_', '.', '-', '/'"
+            )
         array = np.asarray(value)
         if not isinstance(value, np.ndarray) or array.dtype.hasobject or array.dtype.kind not in "biufcVSU":
             kind = f"an array of type {array.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
@@ -105,7 +106,7 @@ def weigh(codes: Arrays, shared: Arrays, n: int) -> Ledger:
 
 
 def save(folder: Path, codes: Arrays, shared: Arrays, **manifest: Any) -> int:
-    """Write the arrays that search needs as .npy files with a manifest; return their bytes on disk, headers left out."""
+    """Write the arrays that search needs as .npy files and a manifest; return their bytes on disk less the headers."""
     written = 0
     listed: list[list[str]] = []
     for role, arrays in (("codes", codes), ("shared", shared)):
@@ -150,5 +151,3 @@ def same_codes(whole: Arrays, part: Arrays, rows: slice, n: int) -> str:
         if differ.size and np.mean(differ) > 1e-3:
             return f"{name}: {np.mean(differ):.1%} of the codes of rows {rows.start} to {rows.stop - 1} change"
     return ""
-
-

@@ -40,9 +40,8 @@ class Budget:
     def holds(self, item: float, shared: float = 0.0, cold: float = 0.0) -> bool:
         """Tell whether so many bytes per item, shared in all, and cold per item fit."""
         # One part in a million: sums of float64 bytes, not a tolerance for methods.
-        return (
-            item + shared / self.n <= self.bytes_per_item * (1 + 1e-6)
-            and cold <= self.cold_bytes_per_item * (1 + 1e-6)
+        return item + shared / self.n <= self.bytes_per_item * (1 + 1e-6) and cold <= self.cold_bytes_per_item * (
+            1 + 1e-6
         )
 
     def fitting(self, candidates: Iterable[P]) -> Iterator[P]:

@@ -73,9 +73,7 @@ def _load_plugins(plugins: list[Path] | None) -> tuple[str, ...]:
 
 
 @app.command("list")
-def list_(
-    what: Annotated[str, typer.Argument(help="methods or datasets")] = "methods", plugin: Plugins = None
-) -> None:
+def list_(what: Annotated[str, typer.Argument(help="methods or datasets")] = "methods", plugin: Plugins = None) -> None:
     """List the methods or the data sets.
 
     Example: `packbench list datasets`
@@ -102,9 +100,7 @@ def list_(
 
 
 @app.command()
-def info(
-    name: Annotated[str, typer.Argument(help="A method or a data set.")], plugin: Plugins = None
-) -> None:
+def info(name: Annotated[str, typer.Argument(help="A method or a data set.")], plugin: Plugins = None) -> None:
     """Show what a method is (paper, bytes, arguments, fidelity) or a data set's card.
 
     Example: `packbench info pq`
@@ -186,7 +182,8 @@ def fetch(
 
 @app.command()
 def check(
-    target: Annotated[str, typer.Argument(help="A method, a spec, or a Python file of methods.")], plugin: Plugins = None
+    target: Annotated[str, typer.Argument(help="A method, a spec, or a Python file of methods.")],
+    plugin: Plugins = None,
 ) -> None:
     """Hold a method, or every method of a file, to the contract.
 

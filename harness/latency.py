@@ -1,4 +1,4 @@
-"""Time a searcher beside exact float32 search, round by round in one process, so that the ratio survives a noisy machine."""
+"""Time a searcher beside exact float32 search, round by round in one process: the ratio survives a noisy machine."""
 
 from __future__ import annotations
 

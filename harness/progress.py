@@ -7,7 +7,15 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from packbench.runner import Cell
 from packbench.store import Row
@@ -72,5 +80,9 @@ class Bar:
         """Count a cell as done."""
         if self._task is not None:
             self._progress.advance(self._task)
-        if not self._quiet and (not self._console.is_terminal or row["status"] in ("failed", "timeout", "disqualified")):
-            self._console.print(escape(f"  {describe_cell(cell)}: {describe_row(row)}"), highlight=False, soft_wrap=True)
+        if not self._quiet and (
+            not self._console.is_terminal or row["status"] in ("failed", "timeout", "disqualified")
+        ):
+            self._console.print(
+                escape(f"  {describe_cell(cell)}: {describe_row(row)}"), highlight=False, soft_wrap=True
+            )

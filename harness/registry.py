@@ -37,7 +37,9 @@ def register(cls: M) -> M:
         raise BadInput(f"{where}: write @register above @dataclass(frozen=True, slots=True)")
     other = _methods.get(name)
     if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise BadInput(f"{where}: the name {name!r} is taken by {other.__module__}.{other.__qualname__}; choose another")
+        raise BadInput(
+            f"{where}: the name {name!r} is taken by {other.__module__}.{other.__qualname__}; choose another"
+        )
     _methods[name] = cls
     return cls
 
@@ -146,5 +148,7 @@ def _source(cls: type[Method]) -> str:
         except (OSError, TypeError):
             text += name
         used = {getattr(value, "__module__", None) or "" for value in vars(module).values()}
-        pending += sorted((home for home in used if home.startswith(("packbench.methods.", "packbench_plugin_"))), reverse=True)
+        pending += sorted(
+            (home for home in used if home.startswith(("packbench.methods.", "packbench_plugin_"))), reverse=True
+        )
     return text

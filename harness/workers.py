@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -41,8 +42,11 @@ class Workers:
         self._count = 0
         self.start_seconds = 0.0
 
-    def run(self, kind: str, job: Json) -> Json:
-        """Return the worker's answer: {'ok': figures}, or {'status', 'reason'} where it failed or died."""
+    def run(self, kind: str, job: Json, seconds: float = math.inf) -> Json:
+        """Return the worker's answer: {'ok': figures}, or {'status', 'reason'} where it failed or died.
+
+        seconds can shorten the time limit of one job.
+        """
         self._count += 1
         scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=self._folder))
         output = self._folder / f"output-{self._count}.txt"
@@ -56,7 +60,7 @@ class Workers:
         self.start_seconds = time.perf_counter() - begin
         sending.close()
         try:
-            return self._wait(process, receiving, output)
+            return self._wait(process, receiving, output, min(seconds, self._seconds))
         finally:
             if process.is_alive():
                 process.kill()
@@ -65,8 +69,8 @@ class Workers:
             shutil.rmtree(scratch, ignore_errors=True)
             output.unlink(missing_ok=True)
 
-    def _wait(self, process: Any, receiving: Any, output: Path) -> Json:
-        deadline = time.monotonic() + self._seconds
+    def _wait(self, process: Any, receiving: Any, output: Path, seconds: float) -> Json:
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if receiving.poll(min(POLL_SECONDS, max(0.0, deadline - time.monotonic()))):
                 try:
@@ -76,7 +80,7 @@ class Workers:
                     return self._died(process, output)
             if output.exists() and output.stat().st_size > OUTPUT_LIMIT:
                 return {"status": "failed", "reason": f"printed more than {OUTPUT_LIMIT >> 20} MiB"}
-        return {"status": "timeout", "reason": f"ran longer than the limit of {self._seconds:g} s"}
+        return {"status": "timeout", "reason": f"ran longer than the limit of {seconds:g} s"}
 
     def _died(self, process: Any, output: Path) -> Json:
         process.join()

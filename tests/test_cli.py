@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
+
 from packbench import datasets, registry
 from packbench.cli import app
-from typer.main import get_command
 
 COMMANDS = get_command(app).commands
 

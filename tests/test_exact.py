@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from packbench.errors import BadInput
 from packbench.exact import ExactSearcher, reference, score_of, scores_of_pairs, search_exact
 from packbench.items import Ragged, as_vectors

@@ -61,6 +61,8 @@ def test_the_core_needs_no_torch():
 
 
 def test_constraints_pin_every_core_dependency():
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    pinned = {
+        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    }
     for requirement in PROJECT["project"]["dependencies"]:
         assert requirement.split(">=")[0].lower() in pinned

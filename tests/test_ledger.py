@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from packbench import artefact
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall, Disqualified
@@ -50,7 +51,8 @@ def test_views_are_weighed_by_what_they_show():
 
 
 @pytest.mark.parametrize(
-    "arrays", [{"x": [1, 2]}, {"x": np.array([object()])}, {"../x": np.zeros(1)}, {"/x": np.zeros(1)}, {1: np.zeros(1)}, 5]
+    "arrays",
+    [{"x": [1, 2]}, {"x": np.array([object()])}, {"../x": np.zeros(1)}, {"/x": np.zeros(1)}, {1: np.zeros(1)}, 5],
 )
 def test_what_cannot_be_weighed_is_refused(arrays):
     with pytest.raises(Disqualified):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from packbench.dataset import Dataset
 from packbench.errors import Disqualified
 from packbench.exact import search_exact

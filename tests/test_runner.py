@@ -1,10 +1,11 @@
-"""The runner end to end on small data: statuses with reasons, resume, choice on validation, one measurement per spec."""
+"""The runner end to end on small data: statuses with reasons, resume, choice on validation, each spec once."""
 
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from packbench import runner, worker
 from packbench.dataset import from_vectors
 from packbench.errors import BadInput
@@ -121,7 +122,9 @@ def test_a_querys_own_row_is_no_answer(tmp_path):
     items = rng.standard_normal((300, 16)).astype("f4")
     own = np.arange(40)
     base = from_vectors(items, items[:60], metric="ip")
-    dataset = replace(base, queries=items[own], self_rows=own, validation=items[40:60], validation_self_rows=own[:20] + 40)
+    dataset = replace(
+        base, queries=items[own], self_rows=own, validation=items[40:60], validation_self_rows=own[:20] + 40
+    )
     runner.run(dataset, ["float32()"], tmp_path, budgets=(500.0,), **FAST)
     (row,) = Store(tmp_path).rows()
     assert row["recall"]["recall@10"] == 1
@@ -152,7 +155,9 @@ def test_an_unknown_method_stops_before_anything_is_written(dataset, tmp_path):
 def test_the_build_is_not_given_the_test_queries(dataset, tmp_path, monkeypatch):
     seen = []
     stage = worker.stage
-    monkeypatch.setattr(worker, "stage", lambda folder, name, items: (seen.append((folder.name, name)), stage(folder, name, items)))
+    monkeypatch.setattr(
+        worker, "stage", lambda folder, name, items: (seen.append((folder.name, name)), stage(folder, name, items))
+    )
     runner.run(dataset, ["float32()"], tmp_path, budgets=(500.0,), **FAST)
     assert ("queries", "queries") in seen
     assert {name for folder, name in seen if folder == "stage"} <= {"items", "fit", "fit_queries"}

@@ -6,6 +6,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from packbench import registry
 from packbench.errors import BadInput
 from packbench.method import Chain, Codec, Method

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+
 from packbench.errors import BadInput
 from packbench.store import IDENTITY, Store, canonical, results, row_id
 

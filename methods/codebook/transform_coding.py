@@ -49,9 +49,7 @@ class TransformCoding(Codec):
     name: ClassVar[str] = "transform_coding"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "codec"
-    paper: ClassVar[str] = (
-        "Huang, Schultheiss, Block Quantization of Correlated Gaussian Random Variables, 1963"
-    )
+    paper: ClassVar[str] = "Huang, Schultheiss, Block Quantization of Correlated Gaussian Random Variables, 1963"
     formula: ClassVar[str] = "nbytes per item; shared 4 (d dim + d + 256 dim) + 2 dim + 1, dim = min(d, 4 nbytes)"
 
     nbytes: int
@@ -211,7 +209,7 @@ def _codebook(rows: Array, layout: list[list[tuple[int, int]]], joint: bool) -> 
 
 
 def _adapt(rows: Array, codewords: Array) -> Array:
-    """Run Lloyd's iteration from (axes, codewords) to rows (n, axes), each codeword held back by the first one's place."""
+    """Run Lloyd's iteration from (axes, codewords) to rows (n, axes), each held back by where it began."""
     start, found = codewords, codewords
     for _ in range(ROUNDS):
         nearest = _nearest(rows, found)

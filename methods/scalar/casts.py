@@ -45,7 +45,8 @@ class _CastSearcher(ScanSearcher):
         codes = self._codes[part]
         dots = np.empty(len(codes), np.float32)
         squares = np.empty(len(codes) if self._norms else 0, np.float32)
-        pattern = np.empty(codes.shape[1], np.int32)
+        # Several rows, because a wide load right behind the narrower stores that it spans stalls the processor.
+        pattern = np.empty((8, codes.shape[1]), np.int32)
         _scan(codes, self._half, query, pattern, pattern.view(np.float32), dots, squares)
         return dots, squares
 
@@ -71,32 +72,36 @@ def _widened(codes: Array, half: bool) -> Array:
 @njit(cache=True, nogil=True)
 def _spread(codes, half, pattern):  # type: ignore[no-untyped-def]
     for row in range(len(codes)):
-        _spread_row(codes[row], half, pattern[row])
+        _spread_row(codes, row, half, pattern, row)
 
 
 @njit(cache=True, nogil=True)
-def _spread_row(codes, half, pattern):  # type: ignore[no-untyped-def]
+def _spread_row(codes, row, half, pattern, into):  # type: ignore[no-untyped-def]
     """Move the 16 bits of each number to where a float32 has them."""
     if half:
-        for j in range(len(pattern)):
-            bits = np.int32(codes[j])
-            pattern[j] = ((bits & 0x7FFF) << 13) | ((bits & 0x8000) << 16)
+        for j in range(codes.shape[1]):
+            bits = np.int32(codes[row, j])
+            pattern[into, j] = ((bits & 0x7FFF) << 13) | ((bits & 0x8000) << 16)
     else:
-        for j in range(len(pattern)):
-            pattern[j] = np.int32(codes[j]) << 16
+        for j in range(codes.shape[1]):
+            pattern[into, j] = np.int32(codes[row, j]) << 16
 
 
 @njit(cache=True, nogil=True, fastmath=True)
 def _scan(codes, half, query, pattern, values, dots, squares):  # type: ignore[no-untyped-def]
     """Write inner products and, unless squares is empty, squared norms; values is the memory of pattern as float32."""
     factor = _FACTOR if half else np.float32(1)
-    for row in range(len(dots)):
-        _spread_row(codes[row], half, pattern)
-        total, square = np.float32(0), np.float32(0)
-        for j in range(len(query)):
-            total += query[j] * (values[j] * factor)
-        if len(squares):
+    room = len(pattern)
+    for first in range(0, len(dots), room):
+        count = min(room, len(dots) - first)
+        for at in range(count):
+            _spread_row(codes, first + at, half, pattern, at)
+        for at in range(count):
+            total, square = np.float32(0), np.float32(0)
             for j in range(len(query)):
-                square += (values[j] * factor) * (values[j] * factor)
-            squares[row] = square
-        dots[row] = total
+                total += query[j] * (values[at, j] * factor)
+            dots[first + at] = total
+            if len(squares):
+                for j in range(len(query)):
+                    square += (values[at, j] * factor) * (values[at, j] * factor)
+                squares[first + at] = square

@@ -12,8 +12,6 @@ from numba import njit
 from packbench.items import Array
 
 CHUNK = 64  # integers whose digits of one bit fill one 64-bit word
-# Rows unpacked before any is read: a wide load right behind the narrow stores that it spans stalls the processor.
-GROUP = 16
 _LOW_BITS = 0x0101010101010101
 
 
@@ -59,21 +57,32 @@ def quadratic_sums(packed: Array, bits: int, weights: Array, linear: Array, quad
 
 def _sums(packed: Array, bits: int, weights: Array, linear: Array, quadratic: Array) -> Array:
     sums = np.empty((len(packed), 2), np.float32)
-    _sum_rows(read_only(packed), bits, weights, linear, quadratic, sums)
+    if bits == 8:
+        _sum_bytes(read_only(packed), weights, linear, quadratic, sums)
+    else:
+        words, rest = _views(read_only(packed), bits, len(weights))
+        _sum_rows(words, rest, bits, *_scratch(len(weights)), weights, linear, quadratic, sums)
     return sums
 
 
 def table_sums(packed: Array, bits: int, table: Array, weights: Array) -> Array:
     """Return sum_j weights[j] * table[c[i, j]] for each packed row i, float32."""
     sums = np.empty(len(packed), np.float32)
-    _table_sums(read_only(packed), bits, table, weights, sums)
+    if bits == 8:
+        _table_sum_bytes(read_only(packed), table, weights, sums)
+    else:
+        words, rest = _views(read_only(packed), bits, len(weights))
+        _table_sum_rows(words, rest, bits, *_scratch(len(weights)), table, weights, sums)
     return sums
 
 
 def unpack(packed: Array, bits: int, d: int) -> Array:
     """Return the (n, d) uint8 integers that `pack` packed."""
+    if bits == 8:
+        return packed
     integers = np.empty((len(packed), d), np.uint8)
-    _unpack_rows(read_only(packed), bits, integers)
+    words, rest = _views(read_only(packed), bits, d)
+    _unpack_rows(words, rest, bits, integers, integers[:, : d // CHUNK * CHUNK].view(np.uint64))
     return integers
 
 
@@ -84,97 +93,115 @@ def read_only(array: Array) -> Array:
     return view
 
 
+def _views(packed: Array, bits: int, d: int) -> tuple[Array, Array]:
+    """Return the words of the full chunks and the bytes that follow them, both (n, ...) and without copying."""
+    body = d // CHUNK * 8 * bits
+    return packed[:, :body].view(np.uint64), packed[:, body:]
+
+
+def _scratch(d: int) -> tuple[Array, Array]:
+    """Return room for some unpacked rows, and its full chunks as words: a loop that makes views pays for each.
+
+    Several rows, because a wide load right behind the narrower stores that it spans stalls the processor.
+    """
+    integers = np.empty((16, d), np.uint8)
+    return integers, integers[:, : d // CHUNK * CHUNK].view(np.uint64)
+
+
 def _digits(bits: int) -> list[int]:
     return [width for width in (4, 2, 1) if bits & width]
 
 
 @njit(cache=True, nogil=True)
-def _unpack_row(packed, bits, integers):  # type: ignore[no-untyped-def]
-    """Unpack one row of bytes into integers (d,) uint8."""
-    if bits == 8:
-        for j in range(len(integers)):
-            integers[j] = packed[j]
-        return
-    body = len(integers) // CHUNK * CHUNK
-    eights = integers[:body].view(np.uint64)
-    first, shift = 0, 0
+def _unpack_row(words, rest, row, bits, integers, eights, into):  # type: ignore[no-untyped-def]
+    """Unpack one row into integers[into], whose full chunks are eights[into]."""
+    chunks = eights.shape[1] // 8
+    first, up = 0, np.uint64(0)
     # Written out, for only a known number of parts lets the compiler unroll the inner loop.
     if bits & 4:
-        words = packed[: body // 2].view(np.uint64)
-        for i in range(len(words)):
+        for i in range(4 * chunks):
+            word = words[row, i]
             for part in range(2):
-                eights[2 * i + part] = _digit(words[i], 4, part)
-        first, shift = body // 2, 4
+                eights[into, 2 * i + part] = (word >> np.uint64(4 * part)) & np.uint64(15 * _LOW_BITS)
+        first, up = 4 * chunks, np.uint64(4)
     if bits & 2:
-        words = packed[first : first + body // 4].view(np.uint64)
-        for i in range(len(words)):
+        for i in range(2 * chunks):
+            word = words[row, first + i]
             for part in range(4):
-                found = _digit(words[i], 2, part) << np.uint64(shift)
-                eights[4 * i + part] = found if shift == 0 else eights[4 * i + part] | found
-        first, shift = first + body // 4, shift + 2
+                found = ((word >> np.uint64(2 * part)) & np.uint64(3 * _LOW_BITS)) << up
+                eights[into, 4 * i + part] = found | eights[into, 4 * i + part] if up else found
+        first, up = first + 2 * chunks, up + np.uint64(2)
     if bits & 1:
-        words = packed[first : first + body // 8].view(np.uint64)
-        for i in range(len(words)):
+        for i in range(chunks):
+            word = words[row, first + i]
             for part in range(8):
-                found = _digit(words[i], 1, part) << np.uint64(shift)
-                eights[8 * i + part] = found if shift == 0 else eights[8 * i + part] | found
-        first += body // 8
-    for j in range(body, len(integers)):
+                found = ((word >> np.uint64(part)) & np.uint64(_LOW_BITS)) << up
+                eights[into, 8 * i + part] = found | eights[into, 8 * i + part] if up else found
+    body = chunks * CHUNK
+    for j in range(body, integers.shape[1]):
         bit = (j - body) * bits
-        at = first + bit // 8
+        at = bit // 8
         # Two neighbouring bytes always hold a whole integer; the second may lie past the end of the row.
-        pair = np.uint32(packed[at])
-        if at + 1 < len(packed):
-            pair |= np.uint32(packed[at + 1]) << np.uint32(8)
-        integers[j] = np.uint8((pair >> np.uint32(bit % 8)) & np.uint32((1 << bits) - 1))
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _digit(word, width, part):  # type: ignore[no-untyped-def]
-    return (word >> np.uint64(part * width)) & (np.uint64(_LOW_BITS) * np.uint64((1 << width) - 1))
+        pair = np.uint32(rest[row, at])
+        if at + 1 < rest.shape[1]:
+            pair |= np.uint32(rest[row, at + 1]) << np.uint32(8)
+        integers[into, j] = np.uint8((pair >> np.uint32(bit % 8)) & np.uint32((1 << bits) - 1))
 
 
 @njit(cache=True, nogil=True)
-def _unpack_rows(packed, bits, integers):  # type: ignore[no-untyped-def]
+def _unpack_rows(words, rest, bits, integers, eights):  # type: ignore[no-untyped-def]
     for row in range(len(integers)):
-        _unpack_row(packed[row], bits, integers[row])
+        _unpack_row(words, rest, row, bits, integers, eights, row)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _sum_rows(packed, bits, weights, linear, quadratic, sums):  # type: ignore[no-untyped-def]
-    if bits == 8:
-        for row in range(len(sums)):
-            _sum_row(packed[row], weights, linear, quadratic, sums[row])
-        return
-    integers = np.empty((GROUP, len(weights)), np.uint8)
-    for first in range(0, len(sums), GROUP):
-        last = min(first + GROUP, len(sums))
-        for row in range(first, last):
-            _unpack_row(packed[row], bits, integers[row - first])
-        for row in range(first, last):
-            _sum_row(integers[row - first], weights, linear, quadratic, sums[row])
+def _sum_rows(words, rest, bits, integers, eights, weights, linear, quadratic, sums):  # type: ignore[no-untyped-def]
+    room = len(integers)
+    for first in range(0, len(sums), room):
+        count = min(room, len(sums) - first)
+        for at in range(count):
+            _unpack_row(words, rest, first + at, bits, integers, eights, at)
+        for at in range(count):
+            _sum_row(integers, at, weights, linear, quadratic, sums, first + at)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _sum_row(integers, weights, linear, quadratic, found):  # type: ignore[no-untyped-def]
+def _sum_bytes(integers, weights, linear, quadratic, sums):  # type: ignore[no-untyped-def]
+    for row in range(len(sums)):
+        _sum_row(integers, row, weights, linear, quadratic, sums, row)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _sum_row(integers, at, weights, linear, quadratic, sums, row):  # type: ignore[no-untyped-def]
     weighted, squares = np.float32(0), np.float32(0)
     for j in range(len(weights)):
-        weighted += weights[j] * np.float32(integers[j])
+        weighted += weights[j] * np.float32(integers[at, j])
     for j in range(len(quadratic)):
-        c = np.float32(integers[j])
+        c = np.float32(integers[at, j])
         squares += (linear[j] + quadratic[j] * c) * c
-    found[0], found[1] = weighted, squares
+    sums[row, 0], sums[row, 1] = weighted, squares
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _table_sums(packed, bits, table, weights, sums):  # type: ignore[no-untyped-def]
-    integers = np.empty((GROUP, len(weights)), np.uint8)
-    for first in range(0, len(sums), GROUP):
-        last = min(first + GROUP, len(sums))
-        for row in range(first, last):
-            _unpack_row(packed[row], bits, integers[row - first])
-        for row in range(first, last):
-            total = np.float32(0)
-            for j in range(len(weights)):
-                total += weights[j] * table[integers[row - first, j]]
-            sums[row] = total
+def _table_sum_rows(words, rest, bits, integers, eights, table, weights, sums):  # type: ignore[no-untyped-def]
+    room = len(integers)
+    for first in range(0, len(sums), room):
+        count = min(room, len(sums) - first)
+        for at in range(count):
+            _unpack_row(words, rest, first + at, bits, integers, eights, at)
+        for at in range(count):
+            sums[first + at] = _table_sum(integers, at, table, weights)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _table_sum_bytes(integers, table, weights, sums):  # type: ignore[no-untyped-def]
+    for row in range(len(sums)):
+        sums[row] = _table_sum(integers, row, table, weights)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _table_sum(integers, at, table, weights):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for j in range(len(weights)):
+        total += weights[j] * table[integers[at, j]]
+    return total

@@ -1,0 +1,241 @@
+"""Measure one configuration on one data set: build in one worker, search in another, judge the ids that come back."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from packbench import registry, resources, worker
+from packbench.dataset import Dataset
+from packbench.items import Array, Items, Ragged
+from packbench.method import Method
+from packbench.plan import Plan
+from packbench.quality import CUTOFFS, Judge, Relevance
+from packbench.store import SCHEMA, Row, Store, canonical
+from packbench.truth import Truth, cache_dir, truth_of, without
+from packbench.workers import Workers
+
+SHALLOW, DEEP = 10, 100  # recall@1 and @10 come from a search for 10, recall@100 from one for 100: depth is not free
+REHEARSAL_SECONDS = 60.0
+FIELDS = (
+    "spec", "measurement", "bytes", "seconds", "peak_bytes", "kernel", "query_ms", "reference_ms", "speedup", "batch",
+    "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged",
+)  # fmt: skip
+
+
+class NoFigures(Exception):
+    """Carry the status and the reason of a configuration that gives no figures."""
+
+    def __init__(self, status: str, reason: str, details: Row | None = None) -> None:
+        self.row: Row = {"status": status, "reason": reason} | (details or {})
+        super().__init__(reason)
+
+
+class Bench:
+    """Hold what the configurations of one data set share: staged arrays, exact answers, what was measured already."""
+
+    def __init__(self, dataset: Dataset, plan: Plan, store: Store, folder: Path) -> None:
+        self.dataset_sha256 = dataset.sha256()
+        self.machine = resources.machine()
+        self.software = hashlib.sha256(canonical(resources.versions()).encode()).hexdigest()[:12]
+        self.workers = Workers(folder, seconds=plan.seconds, memory_bytes=plan.memory_bytes, plugins=plan.plugins)
+        self.truth_seconds = 0.0
+        self.spent = 0.0  # seconds that workers spent in methods and in the reference, so far
+        self._dataset, self._plan, self._store, self._folder = dataset, plan, store, folder
+        self._measured: dict[str, Row] = {
+            row["measurement"]: row for row in store.rows() if row.get("measurement") and "recall" in row
+        }
+        self._built: dict[str, Row | NoFigures] = {}
+        self._validated: dict[str, float] = {}
+
+    def stage(self) -> None:
+        """Write what workers read and find the exact answers; test queries lie apart from what a build is given."""
+        dataset = self._dataset
+        for name in ("stage", "queries", "validation"):
+            (self._folder / name).mkdir()
+        worker.stage(self._folder / "stage", "items", dataset.items)
+        worker.stage(self._folder / "stage", "fit", dataset.fit)
+        if dataset.fit_queries is not None:
+            worker.stage(self._folder / "stage", "fit_queries", dataset.fit_queries)
+        for name, array in dataset.fit_extras.items():
+            worker.stage(self._folder / "stage", f"extra-{name}", array)
+        worker.stage(self._folder / "queries", "queries", dataset.queries)
+        worker.stage(self._folder / "validation", "queries", dataset.validation)
+        begin = time.perf_counter()
+        truth = truth_of(dataset.queries, dataset.items, dataset.metric, dataset.self_rows)
+        chosen = truth_of(dataset.validation, dataset.items, dataset.metric, dataset.validation_self_rows)
+        self.truth_seconds = time.perf_counter() - begin
+        self._judge = self._judge_of(dataset.queries, truth)
+        self._chooser = self._judge_of(dataset.validation, chosen)
+        self._relevance = Relevance(dataset) if dataset.qrels else None
+
+    def _judge_of(self, queries: Items, truth: Truth) -> Judge:
+        return Judge(queries, self._dataset.items, self._dataset.metric, truth)
+
+    def key(self, method: Method, seed: int) -> str:
+        """Hash what a measurement depends on: not the budget, so that one spec is measured once for all budgets."""
+        parts = [SCHEMA, str(method), registry.version(method), seed, self.dataset_sha256, self.machine["id"],
+                 self.software, self._plan.threads, self._plan.build_threads, self._plan.deployment_n]  # fmt: skip
+        return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
+
+    def build(self, method: Method, seed: int) -> Row:
+        """Return the bytes, seconds and peaks of fit and encode; the arrays lie on disk until they are measured.
+
+        Raises:
+            NoFigures: it failed, ran out of time or memory, or broke a rule.
+        """
+        key = self.key(method, seed)
+        if key not in self._built:
+            known = self._measured.get(key)
+            self._built[key] = known if known is not None else self._build_now(method, seed, key)
+        built = self._built[key]
+        if isinstance(built, NoFigures):
+            raise built
+        return built
+
+    def _build_now(self, method: Method, seed: int, key: str) -> Row | NoFigures:
+        self._rehearse(method, seed)
+        folder = self._folder / key
+        folder.mkdir(exist_ok=True)
+        job = {"spec": str(method), "seed": seed, "threads": self._plan.build_threads, "metric": self._dataset.metric,
+               "stage": str(self._folder / "stage"), "artefact": str(folder)}  # fmt: skip
+        answer = self.workers.run("build", job)
+        if "ok" in answer:
+            ok: Row = answer["ok"]
+            self.spent += sum(ok["seconds"].values())
+            return ok
+        shutil.rmtree(folder, ignore_errors=True)
+        return no_figures(answer, "build")
+
+    def _rehearse(self, method: Method, seed: int) -> None:
+        """Once per machine and version of a method's code, let its kernels be compiled outside the timed phases."""
+        done = cache_dir() / "compiled" / f"{registry.version(method)}-{metadata.version('numba')}"
+        if done.exists() or isinstance(self._dataset.items, Ragged):
+            return
+        job = {"spec": str(method), "seed": seed, "threads": self._plan.build_threads,
+               "metric": self._dataset.metric, "d": self._dataset.d}  # fmt: skip
+        # A method that fails here fails in its cell too, where it becomes a row.
+        if "ok" in self.workers.run("rehearse", job, REHEARSAL_SECONDS):
+            with contextlib.suppress(OSError):
+                done.parent.mkdir(parents=True, exist_ok=True)
+                done.touch()
+
+    def _search(self, method: Method, seed: int, queries: str, rows: Array | None, timed: bool) -> tuple[Row, Path]:
+        """Answer the test queries (timed, at both depths) or the validation queries; return figures and the answers."""
+        key = self.key(method, seed)
+        if not (self._folder / key / "manifest.json").exists():
+            # Known from the store alone, or dropped since: the arrays are made again.
+            remade = self._build_now(method, seed, key)
+            if isinstance(remade, NoFigures):
+                raise remade
+        answers = Path(tempfile.mkdtemp(prefix="answers-", dir=self._folder))
+        job = {"spec": str(method), "seed": seed, "threads": self._plan.threads, "artefact": str(self._folder / key),
+               "queries": str(self._folder / queries), "answers": str(answers), "n": self._dataset.n,
+               "depths": [SHALLOW, DEEP] if timed else [SHALLOW], "spare": int(rows is not None), "timed": timed,
+               "timing_seconds": self._plan.timing_seconds}  # fmt: skip
+        answer = self.workers.run("search", job)
+        if "ok" not in answer:
+            raise no_figures(answer, "search")
+        ok: Row = answer["ok"]
+        self.spent += sum(ok["seconds"].values())
+        return ok, answers
+
+    def validate(self, method: Method, seed: int) -> float:
+        """Return recall@10 on the validation queries, by which configurations are chosen.
+
+        Raises:
+            NoFigures: the search gave none.
+        """
+        key = self.key(method, seed)
+        if key not in self._validated:
+            rows = self._dataset.validation_self_rows
+            _, answers = self._search(method, seed, "validation", rows, timed=False)
+            ids, _ = _answers(answers, rows, SHALLOW)
+            shutil.rmtree(answers, ignore_errors=True)
+            self._validated[key] = float(self._chooser.recall(ids, SHALLOW).per_query.mean())
+        return self._validated[key]
+
+    def measure(self, method: Method, seed: int) -> Row:
+        """Return every figure of a configuration on the test queries, measured once.
+
+        Raises:
+            NoFigures: the build or the search gave none.
+        """
+        key = self.key(method, seed)
+        if key not in self._measured:
+            self._measured[key] = self._measure_now(method, seed, key, self.build(method, seed))
+        return {name: self._measured[key][name] for name in FIELDS if name in self._measured[key]}
+
+    def _measure_now(self, method: Method, seed: int, key: str, built: Row) -> Row:
+        rows = self._dataset.self_rows
+        found, answers = self._search(method, seed, "queries", rows, timed=True)
+        begin = time.perf_counter()
+        shallow, deep = (_answers(answers, rows, depth) for depth in (SHALLOW, DEEP))
+        shutil.rmtree(answers, ignore_errors=True)
+        shutil.rmtree(self._folder / key, ignore_errors=True)
+        self._store.save_hits(key, ids_10=shallow[0], ids_100=deep[0])
+        quality = self._quality(shallow, deep)
+        own: Row = {
+            "spec": str(method),
+            "measurement": key,
+            "seconds": built["seconds"] | found.pop("seconds") | {"judge": time.perf_counter() - begin},
+            "peak_bytes": built["peak_bytes"] | {"search": found.pop("peak_bytes")},
+            "bytes": built["bytes"] | {
+                "deployed": built["bytes"]["payload"] + built["bytes"]["shared"] / self._plan.deployment_n,
+                "resident": found.pop("resident_bytes"),
+                "cold_per_query": found.pop("cold_bytes_per_query"),
+            },
+        }  # fmt: skip
+        return own | found | quality
+
+    def _quality(self, shallow: tuple[Array, Array], deep: tuple[Array, Array]) -> Row:
+        """Judge a search for 10 and one for 100.
+
+        Ties at the boundary are seen whole only from further down; where the deeper search ranks otherwise (a rescored
+        shortlist grows with the depth) the shallow one is bounded by itself.
+        """
+        same = np.array_equal(shallow[0], deep[0][:, : shallow[0].shape[1]])
+        row: Row = {"recall": {}, "ties": {}, "per_query": {}}
+        for k in CUTOFFS:
+            of = self._judge.recall(deep[0], k, deep[1])
+            if k <= SHALLOW and not same:
+                of = self._judge.recall(shallow[0], k, shallow[1])
+            row["recall"][f"recall@{k}"] = float(of.per_query.mean())
+            row["ties"][f"recall@{k}"] = [float(bound.mean()) for bound in (of.worst, of.expected, of.best)]
+            row["per_query"][f"recall@{k}"] = of.right.tolist()
+        if self._relevance is not None:
+            judged = self._relevance.per_query(_ranked(shallow[0], deep[0]))
+            row["relevance"] = {name: float(np.mean(values)) for name, values in judged.items()}
+            row["per_query"] |= {name: [round(value, 5) for value in values] for name, values in judged.items()}
+            row["n_judged"] = len(self._relevance.judged)
+        return row
+
+
+def no_figures(answer: Row, phase: str) -> NoFigures:
+    """Return the exception that a worker's answer stands for."""
+    details = {"phase": phase} | ({"traceback": answer["traceback"]} if "traceback" in answer else {})
+    return NoFigures(answer["status"], answer["reason"], details)
+
+
+def _ranked(shallow: Array, deep: Array) -> Array:
+    """Return the answers of the search for 10, then those of the search for 100 that are not among them."""
+    known = (deep[:, :, None] == shallow[:, None, :]).any(2) & (deep >= 0)
+    order = np.argsort(known, axis=1, kind="stable")
+    return np.concatenate([shallow, np.take_along_axis(np.where(known, -1, deep), order, 1)], axis=1)
+
+
+def _answers(folder: Path, rows: Array | None, depth: int) -> tuple[Array, Array]:
+    """Return the ids and scores of one depth, with each query's own row taken out."""
+    ids, scores = np.load(folder / f"ids-{depth}.npy"), np.load(folder / f"scores-{depth}.npy")
+    if rows is None:
+        return ids, scores
+    own = ids == rows[:, None]
+    order = np.argsort(own, axis=1, kind="stable")
+    return without(ids, rows)[:, :-1], np.take_along_axis(np.where(own, -np.inf, scores), order, 1)[:, :-1]

@@ -1,0 +1,218 @@
+"""Train product codebooks, code vectors by them and search the codes by look-up tables, all with faiss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import faiss
+import numpy as np
+
+from packbench.errors import BadInput
+from packbench.exact import score_of
+from packbench.items import Array, Items, as_vectors, blocks
+from packbench.method import Hits, Metric, Sample
+from packbench.methods.projection.linear import unit
+
+ROWS = 16384  # coded at a time
+TABLE_BYTES = 16 << 20  # look-up tables of a batch stay in the last-level cache
+BUCKETS = (1, 2, 4, 8, 16)
+
+
+@contextmanager
+def blas_distances(wanted: bool = True) -> Iterator[None]:
+    """Let faiss compute distances by matrix products, whatever their number.
+
+    faiss 1.15 does so only where n_queries * d >= 128,000. k-means on sub-vectors of a few coordinates stays below
+    and runs 4 to 14 times slower for it.
+    """
+    before = faiss.cvar.distance_compute_blas_threshold
+    if wanted:
+        faiss.cvar.distance_compute_blas_threshold = 1
+    try:
+        yield
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = before
+
+
+def fit_vectors(sample: Sample, who: object) -> tuple[Array, Array]:
+    """Return the fit sample (n, d), of length one under cosine, and the byte that tells encode to do the same."""
+    score_of(sample.metric)
+    vectors = as_vectors(sample.items, "fit sample")
+    if not len(vectors):
+        raise BadInput(f"{who}: the fit sample is empty, so there is no codebook to learn")
+    cosine = sample.metric == "cosine"
+    return (unit(vectors) if cosine else vectors), np.array([cosine], np.uint8)
+
+
+def item_vectors(items: Items, d: int, is_unit: Array) -> Array:
+    """Return items (n, d) as they are coded, refusing those of another width than the fit sample."""
+    vectors = as_vectors(items)
+    if vectors.shape[1] != d:
+        raise BadInput(f"vectors: {vectors.shape[1]} coordinates do not match the {d} of the fit sample")
+    return unit(vectors) if is_unit[0] else vectors
+
+
+def check_metric(who: object, is_unit: Array, metric: Metric) -> None:
+    """Refuse to search unit vectors by a metric that asks for lengths, and the other way round."""
+    score_of(metric)
+    if bool(is_unit[0]) != (metric == "cosine"):
+        fitted = "cosine" if is_unit[0] else "ip or l2"
+        raise BadInput(f"{who}: these codes were fitted for {fitted} and cannot be searched by {metric}: fit again")
+
+
+def spread(vectors: Array, m: int, dsub: int = 0) -> Array:
+    """Cut vectors (n, d) into m blocks of as equal width as can be, each padded with zeros to dsub: (n, m * dsub)."""
+    n, d = vectors.shape
+    widest = -(-d // m)
+    dsub = dsub or widest
+    if m * dsub == d:
+        return vectors
+    padded = np.zeros((n, m * dsub), np.float32)
+    padded[:, _places(d, m, dsub)] = vectors
+    return padded
+
+
+def gathered(padded: Array, m: int, d: int) -> Array:
+    """Undo `spread`: (n, m * dsub) to (n, d)."""
+    if padded.shape[1] == d:
+        return padded
+    return np.ascontiguousarray(padded[:, _places(d, m, padded.shape[1] // m)])
+
+
+def _places(d: int, m: int, dsub: int) -> Array:
+    edges = np.arange(m + 1) * d // m
+    return np.concatenate([block * dsub + np.arange(edges[block + 1] - edges[block]) for block in range(m)])
+
+
+def train(vectors: Array, m: int, bits: int, seed: int, niter: int = 25) -> Array:
+    """Return codebooks (m, 2^bits, dsub) float32: k-means in each block of vectors (n, m * dsub).
+
+    A block that takes no more than 2^bits distinct values is coded without error by these values, repeated to fill the
+    codebook; k-means from a random start need not find them.
+    """
+    n, ksub = len(vectors), 1 << bits
+    quantiser: Any = faiss.ProductQuantizer(vectors.shape[1], m, bits)
+    codebook = np.zeros((m, ksub, vectors.shape[1] // m), np.float32)
+    if n >= ksub:
+        # The minimum only silences a warning.
+        quantiser.cp.niter, quantiser.cp.seed, quantiser.cp.min_points_per_centroid = niter, seed & 0x7FFFFFFF, 1
+        quantiser.cp.max_points_per_centroid = 256
+        with blas_distances():
+            quantiser.train(np.ascontiguousarray(vectors))
+        codebook = faiss.vector_to_array(quantiser.centroids).reshape(codebook.shape).copy()
+    for block, rows in enumerate(np.split(vectors, m, axis=1)):
+        if len(np.unique(rows[: 2 * ksub], axis=0)) <= ksub:
+            values = np.unique(rows, axis=0)
+            if len(values) <= ksub:
+                codebook[block] = values[np.arange(ksub) % len(values)]
+    return codebook
+
+
+def assign(vectors: Array, codebook: Array) -> Array:
+    """Return codes (n, ceil(m * bits / 8)) uint8 of vectors (n, d): the nearest of each block's centroids.
+
+    Indices are packed one after the other, from the lowest bit of the first byte on, as faiss does.
+    """
+    m, _, dsub = codebook.shape
+    # faiss has fast kernels for these widths only, and a zero coordinate does not move a nearest centroid.
+    wide = next((width for width in BUCKETS if width >= max(dsub, 2)), dsub)
+    quantiser = product_quantiser(np.pad(codebook, ((0, 0), (0, 0), (0, wide - dsub))))
+    codes = np.empty((len(vectors), quantiser.code_size), np.uint8)
+    for part in blocks(len(vectors), ROWS):
+        codes[part] = quantiser.compute_codes(np.ascontiguousarray(spread(vectors[part], m, wide)))
+    return codes
+
+
+def decode(codes: Array, codebook: Array) -> Array:
+    """Return (n, m * dsub) float32: the centroids that codes name."""
+    if not len(codes):
+        return np.zeros((0, codebook.shape[0] * codebook.shape[2]), np.float32)
+    decoded: Array = product_quantiser(codebook).decode(np.ascontiguousarray(codes))
+    return decoded
+
+
+def unpack(codes: Array, m: int, bits: int) -> Array:
+    """Return the indices (n, m) that packed codes hold."""
+    flags = np.unpackbits(codes, axis=1, count=m * bits, bitorder="little").reshape(len(codes), m, bits)
+    return np.asarray(flags.astype(np.int64) @ (1 << np.arange(bits)))
+
+
+def product_quantiser(codebook: Array) -> Any:
+    """Return a faiss.ProductQuantizer of codebooks (m, 2^bits, dsub)."""
+    m, ksub, dsub = codebook.shape
+    quantiser: Any = faiss.ProductQuantizer(m * dsub, m, ksub.bit_length() - 1)
+    faiss.copy_array_to_vector(np.ascontiguousarray(codebook, np.float32).ravel(), quantiser.centroids)
+    return quantiser
+
+
+class IndexSearcher:
+    """Search a faiss index, with queries in parts whose look-up tables stay small."""
+
+    def __init__(
+        self, index: Any, kernel: str, map_queries: Callable[[Array], Array] | None = None, table_bytes: int = 0
+    ) -> None:
+        self.kernel, self._index, self._map = kernel, index, map_queries
+        self._rows = max(1, TABLE_BYTES // table_bytes) if table_bytes else ROWS
+
+    def search(self, queries: Items, k: int) -> Hits:
+        q = as_vectors(queries, "queries")
+        q = np.ascontiguousarray(self._map(q) if self._map else q, np.float32)
+        ids = np.full((len(q), k), -1, np.int64)
+        scores = np.full((len(q), k), -np.inf, np.float32)
+        found = min(k, self._index.ntotal)
+        if found:
+            for part in blocks(len(q), self._rows):
+                scores[part, :found], ids[part, :found] = self._best(q[part], found)
+        return Hits(ids, scores)
+
+    def _best(self, q: Array, k: int) -> tuple[Array, Array]:
+        # One query is a single pass over the items; a matrix product with one row is not.
+        with blas_distances(len(q) > 1):
+            scores, ids = self._index.search(q, k)
+        if self._index.metric_type == faiss.METRIC_L2:
+            scores = -scores
+        return np.where(ids >= 0, scores, np.float32(-np.inf)), ids
+
+
+class FastScanSearcher(IndexSearcher):
+    """Scan 4-bit codes with tables rounded to 8 bits, and score the best k + k / 4 + 16 again by the float query.
+
+    So scores are those of an exact scan, and equal ones go to the lower id.
+    """
+
+    def _best(self, q: Array, k: int) -> tuple[Array, Array]:
+        shortlist = min(self._index.ntotal, k + k // 4 + 16)
+        found = self._index.search(q, shortlist)[1]
+        # faiss names no item whose rounded score is the lowest there is: none at all for a query of zeros.
+        for row in np.flatnonzero((found < 0).any(axis=1)):
+            listed = found[row][found[row] >= 0]
+            others = np.setdiff1d(np.arange(min(2 * shortlist, self._index.ntotal)), listed)
+            found[row] = np.concatenate([listed, others[: shortlist - len(listed)]])
+        found.sort(axis=1)
+        near = self._index.reconstruct_batch(found.ravel()).reshape(*found.shape, -1)
+        if self._index.metric_type == faiss.METRIC_L2:
+            near -= q[:, None]
+            scores = -np.einsum("qsd,qsd->qs", near, near)
+        else:
+            # einsum adds up every row in the same order, so that equal codes get equal scores.
+            scores = np.einsum("qsd,qd->qs", near, q)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(found, order, axis=1)
+
+
+def open_product(codes: Array, codebook: Array, metric: Metric, map_queries: Callable[[Array], Array]) -> IndexSearcher:
+    """Return a searcher over codes; queries are mapped to the m * dsub coordinates of the codebooks."""
+    m, ksub, dsub = codebook.shape
+    measure = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+    index: Any = faiss.IndexPQ(m * dsub, m, ksub.bit_length() - 1, measure)
+    faiss.copy_array_to_vector(np.ascontiguousarray(codebook, np.float32).ravel(), index.pq.centroids)
+    index.is_trained, index.do_polysemous_training = True, False
+    if len(codes):
+        index.add_sa_codes(np.ascontiguousarray(codes))
+    table_bytes = 4 * m * ksub
+    if ksub == 16 and len(codes):
+        # A shortlist is decoded for every query.
+        return FastScanSearcher(faiss.IndexPQFastScan(index), "faiss FastScan 4 bit", map_queries, table_bytes * 32)
+    return IndexSearcher(index, "faiss PQ look-up", map_queries, table_bytes)

@@ -1,0 +1,92 @@
+"""Product quantisation: cut vectors into blocks and code each block by its nearest centroid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from packbench.budget import Budget
+from packbench.errors import BadInput
+from packbench.items import Array, Items
+from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
+from packbench.methods.codebook.adc import (
+    assign,
+    check_metric,
+    decode,
+    fit_vectors,
+    gathered,
+    item_vectors,
+    open_product,
+    spread,
+    train,
+)
+from packbench.registry import register
+
+
+@register
+@dataclass(frozen=True, slots=True)
+class PQ(Codec):
+    """Cut vectors into m blocks and keep, for each block, the index of its nearest of 2^bits centroids.
+
+    Jégou, Douze, Schmid, "Product Quantization for Nearest Neighbor Search", 2011. Centroids come from 25 rounds of
+    k-means on at most 256 rows each. Where m does not divide d, blocks are as equal as can be and padded with zeros to
+    ceil(d/m) coordinates, which the codebook pays for. Queries stay float: a table of their products (l2: distances)
+    with all centroids is summed up by code. At 4 bits the tables are rounded for faiss FastScan and the best scored
+    again. Under cosine, unit vectors are coded.
+    """
+
+    name: ClassVar[str] = "pq"
+    fidelity: ClassVar[str] = "EXACT"
+    kind: ClassVar[str] = "quantiser"
+    paper: ClassVar[str] = "Jégou, Douze, Schmid, Product Quantization for Nearest Neighbor Search, 2011"
+    formula: ClassVar[str] = "ceil(m bits / 8) per item; shared 4 · 2^bits m ceil(d/m) + 5"
+
+    m: int
+    bits: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(self.m, self.bits)
+
+    @classmethod
+    def for_budget(cls, budget: Budget) -> Iterable[Method]:
+        # The largest m that fits at 8 bits, then at 4: coarser in each block, but sixteen times less codebook.
+        largest = (next((cls(m, bits) for m in range(budget.d, 0, -1) if _fits(cls(m, bits), budget)), cls(1, bits))
+                   for bits in (8, 4))  # fmt: skip
+        return budget.fitting(largest)
+
+    def planned_bytes(self, d: int) -> tuple[float, float, float]:
+        return float(-(-self.m * self.bits // 8)), 4.0 * 2**self.bits * self.m * -(-d // self.m) + 5, 0.0
+
+    def fit(self, sample: Sample) -> Arrays:
+        vectors, is_unit = fit_vectors(sample, self)
+        d = vectors.shape[1]
+        if self.m > d:
+            raise BadInput(f"{self}: vectors of {d} coordinates make at most {d} blocks; choose m up to that")
+        codebook = train(spread(vectors, self.m), self.m, self.bits, self.seed)
+        return {"codebook": codebook, "d": np.array([d], np.int32), "unit": is_unit}
+
+    def encode(self, items: Items, shared: Arrays) -> Arrays:
+        return {"codes": assign(item_vectors(items, int(shared["d"][0]), shared["unit"]), shared["codebook"])}
+
+    def decode(self, codes: Arrays, shared: Arrays) -> Array:
+        return gathered(decode(codes["codes"], shared["codebook"]), self.m, int(shared["d"][0]))
+
+    def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
+        check_metric(self, shared["unit"], metric)
+        return open_product(codes["codes"], shared["codebook"], metric, lambda queries: spread(queries, self.m))
+
+
+def check_sizes(m: int, bits: int) -> None:
+    """Refuse numbers of blocks and bits that can never work."""
+    if m < 1:
+        raise ValueError(f"m={m}: expected at least 1 block")
+    if not 1 <= bits <= 16:
+        raise ValueError(f"bits={bits}: expected 1 to 16")
+
+
+def _fits(method: PQ, budget: Budget) -> bool:
+    return budget.holds(*method.planned_bytes(budget.d))
