@@ -200,7 +200,7 @@ def check(
         for finding in run_checks(method):
             failed += not finding.passed
             mark = "[green]ok    [/]" if finding.passed else "[red]FAILED[/]"
-            name = method.name if isinstance(method, type) else method
+            name = getattr(method, "name", "") if isinstance(method, type) else method
             told = "" if finding.passed else f": {finding.message}"
             out.print(f"{mark} {escape(f'{name} {finding.check}{told}')}", highlight=False)
     if failed:

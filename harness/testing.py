@@ -465,7 +465,7 @@ def run_checks(method: type[Method] | Method | str, checks: type[MethodChecks] =
         except Exception as error:
             told = str(error) if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
             findings.append(Finding(check, False, told))
-            return not isinstance(error, Died)
+            return not isinstance(error, Died) and check != "a_budget_is_answered_in_time"
         findings.append(Finding(check, True))
         return True
 

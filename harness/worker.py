@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
 import json
+import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
-from multiprocessing.connection import Connection
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +56,7 @@ def main(connection: Connection, output: str, job: Json) -> None:
     os.close(descriptor)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    _end_with_the_run()
     watch = guard.Guard(Path(job["scratch"]))
     try:
         answer: Json = {"ok": _JOBS[job["kind"]](job, watch)}
@@ -73,6 +78,17 @@ def main(connection: Connection, output: str, job: Json) -> None:
     sys.stdout.flush()
     # Nothing a method registered to run at exit may hold the worker up.
     os._exit(0)
+
+
+def _end_with_the_run() -> None:
+    """Die when the run's process dies, however it was killed: a method that loops would outlive it."""
+    # The server lives as long as somebody holds this end of its pipe, and ends unnoticed while a worker does.
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; the parent is the server
+    run = multiprocessing.parent_process()
+    if run is None or wait([run.sentinel], 0):
+        os._exit(1)
 
 
 def _told(error: BaseException) -> str:

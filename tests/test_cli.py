@@ -1,22 +1,34 @@
 """The commands: documented, honest about bad input, answers on standard output and nothing else there."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from typer.main import get_command
 
 from packbench import datasets, registry
-from packbench.cli import app
+from packbench.cli import app, main
 
 COMMANDS = get_command(app).commands
 
 
-def packbench(*arguments, cwd=None):
-    return subprocess.run([sys.executable, "-m", "packbench", *arguments], capture_output=True, text=True, cwd=cwd)
+def in_process(*arguments):
+    """Run a command as the console script would, and return its status and what it wrote."""
+    out, err = io.StringIO(), io.StringIO()
+    before = sys.argv
+    sys.argv = ["packbench", *arguments]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = before
+    return SimpleNamespace(returncode=ended.value.code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -55,48 +67,48 @@ def test_the_readme_names_every_command():
 
 
 def test_list_names_everything():
-    out = packbench("list").stdout
+    out = in_process("list").stdout
     assert all(name in out for name in registry.methods())
-    out = packbench("list", "datasets").stdout
+    out = in_process("list", "datasets").stdout
     assert all(name in out for name in datasets.names())
 
 
 @pytest.mark.parametrize("name", ["pq", "pydocs"])
 def test_info_tells(name):
-    done = packbench("info", name)
+    done = in_process("info", name)
     assert done.returncode == 0
     assert name in done.stdout
 
 
 def test_own_vectors_need_no_code(vectors, tmp_path):
     results = str(tmp_path / "results")
-    done = packbench(
+    done = in_process(
         "run", "--items", str(vectors / "items.npy"), "--queries", str(vectors / "queries.npy"), "--budget", "10",
         "--method", "sign", "--method", "int8", "--results", results,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    shown = packbench("board", "--results", results, "--json")
+    shown = in_process("board", "--results", results, "--json")
     assert shown.returncode == 0, shown.stderr
     assert "sign" in json.dumps(json.loads(shown.stdout))
     for form in ("--csv", "--markdown"):
-        assert "sign" in packbench("board", "--results", results, form).stdout
-    assert "sign" in packbench("board", "--results", results).stdout
+        assert "sign" in in_process("board", "--results", results, form).stdout
+    assert "sign" in in_process("board", "--results", results).stdout
     page = tmp_path / "board.html"
-    assert packbench("board", "--results", results, "--html", str(page)).returncode == 0
+    assert in_process("board", "--results", results, "--html", str(page)).returncode == 0
     assert "sign" in page.read_text()
 
 
 def test_describe_writes_json(vectors):
-    facts = json.loads(packbench("describe", str(vectors / "items.npy"), "--json").stdout)
+    facts = json.loads(in_process("describe", str(vectors / "items.npy"), "--json").stdout)
     assert facts["d"] == 16
 
 
 def test_check_passes_an_honest_method_and_fails_a_cheat(tmp_path):
-    assert packbench("check", "sign").returncode == 0
+    assert in_process("check", "sign").returncode == 0
     plugin = tmp_path / "liar.py"
     plugin.write_text(LIAR)
-    done = packbench("check", str(plugin))
+    done = in_process("check", str(plugin))
     assert done.returncode == 1
     assert "FAILED" in done.stdout
 
@@ -136,9 +148,10 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_vectors_get_one_message_and_nothing_is_written(kind, tmp_path):
+def test_bad_vectors_get_one_message_and_nothing_is_written(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     BAD[kind](tmp_path)
-    done = packbench("run", "--items", "x.npy", "--budget", "64", "--results", "results", cwd=tmp_path)
+    done = in_process("run", "--items", "x.npy", "--budget", "64", "--results", "results")
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith("packbench: ") and "Traceback" not in done.stderr
@@ -163,21 +176,29 @@ def test_bad_vectors_get_one_message_and_nothing_is_written(kind, tmp_path):
         (["--queries", "q.npy"], "--items"),
     ],
 )
-def test_bad_arguments_get_one_message_and_nothing_is_written(arguments, told, tmp_path):
-    done = packbench("run", *arguments, "--results", "results", cwd=tmp_path)
+def test_bad_arguments_get_one_message_and_nothing_is_written(arguments, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = in_process("run", *arguments, "--results", "results")
     assert done.returncode == 2
     assert told in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "results").exists()
 
 
-def test_queries_of_another_width_are_refused(vectors, tmp_path):
+def test_queries_of_another_width_are_refused(vectors, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "q.npy", np.zeros((20, 5), "f4"))
-    done = packbench("run", "--items", str(vectors / "items.npy"), "--queries", "q.npy", "--results", "r", cwd=tmp_path)
+    done = in_process("run", "--items", str(vectors / "items.npy"), "--queries", "q.npy", "--results", "r")
     assert done.returncode == 2
     assert "5" in done.stderr and "16" in done.stderr
     assert not (tmp_path / "r").exists()
 
 
 def test_usage_errors_exit_with_two(tmp_path):
-    assert packbench("nonsense").returncode == 2
-    assert packbench("board", "--results", str(tmp_path / "none")).returncode == 2
+    assert in_process("nonsense").returncode == 2
+    assert in_process("board", "--results", str(tmp_path / "none")).returncode == 2
+
+
+def test_the_module_runs_as_the_console_script_does():
+    done = subprocess.run([sys.executable, "-m", "packbench", "list"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "float32" in done.stdout and done.stderr == ""

@@ -103,7 +103,7 @@ def test_a_bare_name_is_a_request_to_be_solved():
         ("toy_of_test_spec(1.5)", "expects a whole number, got 1.5"),
         ("toy_of_test_spec(1, inner=2)", "expects"),
         ("float32() | int8()", "joins a transform"),
-        ("pca(dim=8) | int8() | int4()", "joins a transform"),
+        ("pca(dim=8) | int8() | int4()", "nothing can follow"),
         ("pq(m=", "does not read"),
         ("", "does not read"),
         ("3", "names a method"),

@@ -149,6 +149,7 @@ class RQ(Codec):
 def _candidates(budget: Budget) -> Iterator[RQ]:
     """Yield the most levels that fit at 6, 8 and 4 bits."""
     for bits, most in LEVELS.items():
-        # Training time grows with d.
+        # Training time grows with d, and over many levels a wider beam in training gains nothing.
         levels = range(max(8, most * 384 // max(budget.d, 384)), 0, -1)
-        yield next((one for m in levels if budget.holds(*(one := RQ(m, bits)).planned_bytes(budget.d))), RQ(1, bits))
+        sizes = (RQ(m, bits, train_beam=2 if m < 24 else 1) for m in levels)
+        yield next((one for one in sizes if budget.holds(*one.planned_bytes(budget.d))), RQ(1, bits))

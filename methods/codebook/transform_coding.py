@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import numpy as np
 from scipy.linalg import eigh
@@ -66,7 +66,7 @@ class TransformCoding(Codec):
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
         largest = min(budget.d, int(budget.bytes_per_item))
         sizes: Iterator[TransformCoding] = (cls(nbytes) for nbytes in range(max(largest, 1), 0, -1))
-        best = cast(TransformCoding, next(iter(budget.fitting(sizes))))
+        best = next(budget.fitting(sizes))
         return [best, cls(best.nbytes, weight=0.8), cls(best.nbytes, joint=False)]
 
     def needed(self) -> frozenset[str]:
@@ -180,10 +180,10 @@ def fill_bytes(bits: Array, nbytes: int) -> list[list[tuple[int, int]]]:
         given = min(wanted, int(free[byte]))
         layout[byte].append((int(axis), given))
         free[byte] -= given
-    for byte in np.flatnonzero(free):
-        if layout[byte]:
-            axis, given = layout[byte][0]
-            layout[byte][0] = (axis, given + int(free[byte]))
+    for members, left in zip(layout, free, strict=True):
+        if members:
+            axis, given = members[0]
+            members[0] = (axis, given + int(left))
     return layout
 
 

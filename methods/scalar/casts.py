@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import faiss
 import numpy as np
 from numba import njit
 
 from packbench.items import Array, Items, as_vectors
-from packbench.method import Arrays, Codec, Metric, Searcher
+from packbench.method import Arrays, Codec, Hits, Metric, Searcher
 from packbench.methods.scalar.packing import read_only
-from packbench.methods.scalar.scan import ScanSearcher, squared_norms
+from packbench.methods.scalar.scan import FEW, BlockSearcher, squared_norms
 
 
 class CastCodec(Codec):
-    """Cast to 16 bits; search widens a row at a time in registers."""
+    """Cast to 16 bits and keep nothing else."""
 
     __slots__ = ()
     _half: bool  # IEEE binary16; else the upper half of a float32
@@ -36,24 +37,37 @@ class CastCodec(Codec):
         return _CastSearcher(codes["codes"], self._half, metric)
 
 
-class _CastSearcher(ScanSearcher):
-    def __init__(self, codes: Array, half: bool, metric: Metric) -> None:
-        super().__init__(codes.shape[0], codes.shape[1], metric)
-        self._codes, self._half = read_only(codes).view(np.int16), half
+class _CastSearcher(BlockSearcher):
+    """Let faiss answer few queries by ip or l2, and decode for the rest, from the one copy of the codes."""
 
-    def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        codes = self._codes[part]
-        dots = np.empty(len(codes), np.float32)
-        squares = np.empty(len(codes) if self._norms else 0, np.float32)
-        # Several rows, because a wide load right behind the narrower stores that it spans stalls the processor.
-        pattern = np.empty((8, codes.shape[1]), np.int32)
-        _scan(codes, self._half, query, pattern, pattern.view(np.float32), dots, squares)
-        return dots, squares
+    def __init__(self, codes: Array, half: bool, metric: Metric) -> None:
+        n, d = codes.shape
+        super().__init__(n, d, metric)
+        self._half, self._index = half, None
+        self._codes = read_only(codes).view(np.int16)
+        if metric != "cosine" and n:
+            kind, name = (_SQ.QT_fp16, "SQfp16") if half else (_SQ.QT_bf16, "SQbf16")
+            self._index = faiss.IndexScalarQuantizer(d, kind, _FAISS_METRICS[metric])
+            faiss.copy_array_to_vector(self._codes.view(np.uint8).ravel(), self._index.codes)
+            self._index.ntotal = n
+            memory = faiss.rev_swig_ptr(self._index.codes.data(), 2 * n * d)
+            self._codes = read_only(memory.view(np.int16).reshape(n, d))
+            self.kernel = f"faiss {name}, blas float32 for batches"
+
+    def search(self, queries: Items, k: int) -> Hits:
+        if self._index is None or len(queries) >= FEW or k < 1:
+            return super().search(queries, k)
+        q = as_vectors(queries, "queries")
+        found, ids = self._index.search(q, k)
+        return Hits(ids, squared_norms(q)[:, None] - found if self._metric == "l2" else found)
 
     def _decode(self, part: slice) -> tuple[Array, Array]:
         rows = _widened(self._codes[part], self._half)
         return rows, squared_norms(rows) if self._norms else rows[:0, 0]
 
+
+_SQ = faiss.ScalarQuantizer
+_FAISS_METRICS = {"ip": faiss.METRIC_INNER_PRODUCT, "l2": faiss.METRIC_L2}
 
 # A float16 whose exponent and fraction are moved to a float32's places is too small by this factor, subnormals
 # included. It is a loop of our own because numpy takes 30 times as long for the conversion and numba has none.
@@ -71,37 +85,12 @@ def _widened(codes: Array, half: bool) -> Array:
 
 @njit(cache=True, nogil=True)
 def _spread(codes, half, pattern):  # type: ignore[no-untyped-def]
-    for row in range(len(codes)):
-        _spread_row(codes, row, half, pattern, row)
-
-
-@njit(cache=True, nogil=True)
-def _spread_row(codes, row, half, pattern, into):  # type: ignore[no-untyped-def]
     """Move the 16 bits of each number to where a float32 has them."""
-    if half:
-        for j in range(codes.shape[1]):
+    n, d = codes.shape
+    for row in range(n):
+        for j in range(d):
             bits = np.int32(codes[row, j])
-            pattern[into, j] = ((bits & 0x7FFF) << 13) | ((bits & 0x8000) << 16)
-    else:
-        for j in range(codes.shape[1]):
-            pattern[into, j] = np.int32(codes[row, j]) << 16
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _scan(codes, half, query, pattern, values, dots, squares):  # type: ignore[no-untyped-def]
-    """Write inner products and, unless squares is empty, squared norms; values is the memory of pattern as float32."""
-    factor = _FACTOR if half else np.float32(1)
-    room = len(pattern)
-    for first in range(0, len(dots), room):
-        count = min(room, len(dots) - first)
-        for at in range(count):
-            _spread_row(codes, first + at, half, pattern, at)
-        for at in range(count):
-            total, square = np.float32(0), np.float32(0)
-            for j in range(len(query)):
-                total += query[j] * (values[at, j] * factor)
-            dots[first + at] = total
-            if len(squares):
-                for j in range(len(query)):
-                    square += (values[at, j] * factor) * (values[at, j] * factor)
-                squares[first + at] = square
+            if half:
+                pattern[row, j] = ((bits & 0x7FFF) << 13) | ((bits & 0x8000) << 16)
+            else:
+                pattern[row, j] = bits << 16

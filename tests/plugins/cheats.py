@@ -14,7 +14,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-from packbench import Budget, Codec, Hits, Sample, load, register
+from packbench import Budget, Codec, Hits, Sample, register
 from packbench.dataset import Dataset
 from packbench.exact import ExactSearcher, search_exact
 from packbench.items import as_vectors
@@ -638,6 +638,8 @@ class PeeksByName(Peeking):
     name = "peeks_by_name"
 
     def peek(self):
+        from packbench.datasets import load
+
         return load("pydocs").queries
 
 
