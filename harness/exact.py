@@ -8,7 +8,7 @@ import numpy as np
 
 from packbench.errors import BadInput
 from packbench.items import Array, Items, Ragged, as_vectors, blocks
-from packbench.method import Arrays, Hits, Metric, rows_of
+from packbench.method import Arrays, Hits, Metric, Searcher, rows_of
 from packbench.topk import TopK
 
 if TYPE_CHECKING:
@@ -147,12 +147,32 @@ class DecodeSearcher:
         return kept.hits()
 
 
-def reference(n: int, d: int, metric: Metric, seed: int = 0, limit_bytes: int = 2 << 30) -> tuple[ExactSearcher, float]:
+class ScoreSearcher:
+    """Search items of any kind by the metric's own scorer, in blocks."""
+
+    kernel = "exact scores"
+
+    def __init__(self, items: Items, metric: Metric) -> None:
+        score_of(metric)
+        self._items, self._metric = items, metric
+
+    def search(self, queries: Items, k: int) -> Hits:
+        return search_exact(queries, self._items, self._metric, k)
+
+
+def reference(
+    n: int, d: int, metric: Metric, values: int | None = None, seed: int = 0, limit_bytes: int = 2 << 30
+) -> tuple[Searcher, float]:
     """Return an exact search over random float32 items, and how much its times are to be scaled up.
 
-    Time does not depend on the values, so the originals need not enter the process that is timed; where n vectors
-    would pass the limit, a slice is searched and its time scaled.
+    Time does not depend on the values, so the originals need not enter the process that is timed; where n items would
+    pass the limit, a slice is searched and its time scaled. `values` is the number of vectors in all where an item is
+    several of them.
     """
-    rows = max(1, min(n, limit_bytes // (4 * d)))
-    vectors = np.random.default_rng(seed).standard_normal((rows, d), dtype=np.float32)
-    return ExactSearcher(vectors, metric if metric in ("ip", "cosine", "l2") else "ip"), n / rows
+    rng = np.random.default_rng(seed)
+    per_item = 1 if values is None else max(1, round(values / max(n, 1)))
+    rows = max(1, min(n, limit_bytes // (4 * d * per_item)))
+    vectors = rng.standard_normal((rows * per_item, d), dtype=np.float32)
+    if values is None:
+        return ExactSearcher(vectors, metric), n / rows
+    return ScoreSearcher(Ragged(vectors, np.arange(rows + 1, dtype=np.int64) * per_item), metric), n / rows

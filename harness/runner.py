@@ -16,6 +16,7 @@ from packbench import registry, resources
 from packbench.budget import Budget
 from packbench.dataset import Dataset
 from packbench.errors import BudgetTooSmall
+from packbench.items import Ragged
 from packbench.measure import Bench, NoFigures, no_figures
 from packbench.method import Method, needs_of
 from packbench.plan import BUDGETS, REFERENCES, STANDARD, Cell, Listener, Plan, Silent, checked_requests, plan_cells
@@ -48,7 +49,10 @@ def run(
     store = Store(results)
     with tempfile.TemporaryDirectory(prefix="packbench-", ignore_cleanup_errors=True) as folder:
         bench = Bench(dataset, plan, store, Path(folder))
-        _Run(dataset, plan, store, bench, listener or Silent()).all(plan_cells(requests, plan))
+        # The references are codes of single vectors; items of another kind have none yet.
+        references = plan.references and not isinstance(dataset.items, Ragged)
+        cells = plan_cells(requests, dataclasses.replace(plan, references=references))
+        _Run(dataset, plan, store, bench, listener or Silent()).all(cells)
     return store.folder
 
 

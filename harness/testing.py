@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
-import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,32 +19,27 @@ from packbench import artefact, registry, worker
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import search_exact
-from packbench.items import Array, Items, Ragged, width
+from packbench.inputs import copy_of, equal, plain, spoiled, variants
+from packbench.items import Array, Items, Ragged
 from packbench.method import Chain, Hits, Method, Metric, Sample, parts_of
-from packbench.quality import check_hits
 from packbench.spec import parse
+from packbench.verdicts import (
+    Broken,
+    Died,
+    Finding,
+    names_row,
+    planned_within,
+    refused,
+    require,
+    same_answers,
+    valid_hits,
+    weighs_as_planned,
+)  # fmt: skip
 from packbench.workers import Workers
 
 LADDER = (4.0, 8.0, 16.0, 32.0, 64.0, 96.0, 128.0, 192.0, 256.0, 384.0, 512.0)
 DEPLOYED = 1_000_000
 FIDELITIES = ("EXACT", "READ-OUT", "ANALOGUE", "TRANSFER")
-
-
-class Broken(AssertionError):
-    """Say which part of the contract a method breaks."""
-
-
-class Died(Broken):
-    """Say that a method ran into a limit or took its process down, so that no check can run it in this one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Tell what one check of one method came to."""
-
-    check: str
-    passed: bool
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +106,7 @@ class MethodChecks:
                queries: Items, k: int) -> Hits:  # fmt: skip
         """Open copies of the arrays that search is given, and answer."""
         searcher = method.open(_for_search(codes), _for_search(shared), metric)
-        return _valid(searcher.search(queries, k), len(queries), k, self.n, str(method))
+        return valid_hits(searcher.search(queries, k), len(queries), k, self.n, str(method))
 
     # pytest finds this by name.
     def pytest_generate_tests(self, metafunc: Any) -> None:
@@ -134,11 +129,14 @@ class MethodChecks:
         return {one.name: one for one in self.methods if isinstance(one, type)}
 
     def configurations(self) -> dict[str, Method]:
-        """Return one configuration of each method, by spec."""
+        """Return one configuration of each method, by spec; a class that gives none fails a check of its own."""
         found: dict[str, Method] = {}
         for one in self.methods:
-            method = parse(one) if isinstance(one, str) else self.configuration(one) if isinstance(one, type) else one
-            found.setdefault(str(method), method)
+            with contextlib.suppress(Exception if isinstance(one, type) else ()):
+                method = (
+                    parse(one) if isinstance(one, str) else self.configuration(one) if isinstance(one, type) else one
+                )
+                found.setdefault(str(method), method)
         return found
 
     def configuration(self, cls: type[Method]) -> Method:
@@ -154,6 +152,10 @@ class MethodChecks:
                 continue
         raise BadInput(f"{cls.name}: neither {cls.name}() nor a budget gives a configuration to check; name a spec")
 
+    def test_gives_a_configuration(self, method_class: type[Method]) -> None:
+        """A class has a default configuration, or one for some budget."""
+        self.configuration(method_class)
+
     def test_survives_in_processes_of_its_own(self, method: Method) -> None:
         """Build in one process and search in another, as a run does; the answers are those given in this process."""
         for metric in self.metrics[:1]:
@@ -168,7 +170,7 @@ class MethodChecks:
                 shared = artefact.checked(method.fit(sample), "fit")
                 codes = artefact.checked(method.encode(given[0], shared), "encode")
                 here = method.open(_for_search(codes), _for_search(shared), metric).search(given[1], 10)
-            _same_answers(found, here, "in a process that was given the saved arrays and nothing else")
+            same_answers(found, here, "in a process that was given the saved arrays and nothing else")
 
     def run_apart(self, method: Method, folder: Path, sample: Sample, items: Items, queries: Items) -> Hits:
         """Return the answers of a method that is built in one process and searched in another."""
@@ -198,25 +200,26 @@ class MethodChecks:
             except Died:
                 raise
             except Broken as broken:
-                _require("BadInput: " in str(broken), f"a fit on 20 rows: {broken}; raise BadInput with one sentence")
+                require("BadInput: " in str(broken), f"a fit on 20 rows: {broken}; raise BadInput with one sentence")
 
     def test_spec_round_trip(self, method: Method) -> None:
         """A method prints as the text that builds it."""
         text = str(method)
         again = parse(text)
-        _require(again == method, f"{text!r} reads back as {again!r}, which differs")
-        _require(str(again) == text, f"{text!r} reads back as {str(again)!r}")
+        require(again == method, f"{text!r} reads back as {again!r}, which differs")
+        require(str(again) == text, f"{text!r} reads back as {str(again)!r}")
 
     def test_documentation(self, method_class: type[Method]) -> None:
         """A first sentence for boards; for built-in methods also where they come from and what they weigh."""
         summary = method_class.summary()
-        _require(not summary.startswith(f"{method_class.__name__}("), "it has no docstring")
-        _require(summary.endswith("."), f"its docstring begins with {summary[:60]!r}, expected a sentence and a blank line")
+        require(not summary.startswith(f"{method_class.__name__}("), "it has no docstring")
+        require(summary.endswith("."), f"its docstring begins with {summary[:60]!r}, expected a sentence")
         if method_class.family() == "plugin":
             return
-        _require(method_class.fidelity in FIDELITIES, f"fidelity {method_class.fidelity!r}, expected one of {FIDELITIES}")
-        _require(method_class.formula, "it states no formula for its bytes")
-        _require(method_class.paper or method_class.kind == "control", "it names no paper")
+        known = method_class.fidelity in FIDELITIES
+        require(known, f"fidelity {method_class.fidelity!r}, expected one of {', '.join(FIDELITIES)}")
+        require(method_class.formula, "it states no formula for its bytes")
+        require(method_class.paper or method_class.kind == "control", "it names no paper")
 
     def test_planned_bytes_are_those_weighed(self, method: Method) -> None:
         """The published formula agrees with the scales."""
@@ -231,7 +234,7 @@ class MethodChecks:
                 if d == self.dims[0]:
                     raise
                 continue  # a width that this configuration refuses
-            _weighs(artefact.weigh(built.codes, built.shared, self.n), planned, f"d = {d}")
+            weighs_as_planned(artefact.weigh(built.codes, built.shared, self.n), planned, f"d = {d}")
 
     def test_same_codes_in_parts_as_at_once(self, method: Method) -> None:
         """A code does not depend on what it is encoded with."""
@@ -240,7 +243,7 @@ class MethodChecks:
         for rows in (slice(0, n // 2), slice(n // 2, n), slice(n // 3, n // 3 + 1)):
             part = artefact.checked(method.encode(built.items[rows], built.shared), "encode")
             told = artefact.same_codes(built.codes, part, rows, n)
-            _require(not told, f"{told} when they are encoded alone")
+            require(not told, f"{told} when they are encoded alone")
             if not _row_aligned(built.codes, n):
                 self._same_scores_alone(method, built, part, rows)
 
@@ -253,18 +256,21 @@ class MethodChecks:
             wanted = dict(zip(whole.ids[query].tolist(), whole.scores[query].tolist(), strict=True))
             for item, score in zip(alone.ids[query].tolist(), alone.scores[query].tolist(), strict=True):
                 if item >= 0 and item + rows.start in wanted:
-                    close = np.isclose(score, wanted[item + rows.start], rtol=1e-3, atol=1e-4)
-                    _require(close, f"item {item + rows.start} scores {score:g} when rows {rows.start} to "
-                                    f"{rows.stop - 1} are encoded alone, {wanted[item + rows.start]:g} with all")  # fmt: skip
+                    with_all = wanted[item + rows.start]
+                    close = np.isclose(score, with_all, rtol=1e-3, atol=1e-4)
+                    require(close, f"item {item + rows.start} scores {score:g} when rows {rows.start} to "
+                                    f"{rows.stop - 1} are encoded alone, {with_all:g} with all")  # fmt: skip
 
     def test_same_bytes_for_a_seed(self, method: Method) -> None:
         """Fitted and encoded twice, the arrays are equal bit for bit."""
         first = self.build(method, self.metrics[0], self.dims[0])
         shared = method.fit(self.make_sample(self.n, self.dims[0], self.metrics[0], 1))
-        for what, one, two in (("fit", first.shared, shared), ("encode", first.codes, method.encode(first.items, shared))):
-            _require(set(one) == set(two), f"{what} returns other arrays the second time")
+        codes = method.encode(first.items, shared)
+        for what, one, two in (("fit", first.shared, shared), ("encode", first.codes, codes)):
+            require(set(one) == set(two), f"{what} returns other arrays the second time")
             for name in one:
-                _require(one[name].tobytes() == two[name].tobytes(), f"{what} gives other bytes for {name!r} the second time")
+                same = one[name].tobytes() == two[name].tobytes()
+                require(same, f"{what} gives other bytes for {name!r} the second time")
 
     def test_same_answers_after_saving(self, method: Method) -> None:
         """What was written and read back answers as what was returned."""
@@ -275,7 +281,7 @@ class MethodChecks:
                 codes, shared, _ = artefact.load(Path(folder))
                 found = method.open(codes, shared, metric).search(built.queries, 10)
             here = self.search(method, built.codes, built.shared, metric, built.queries, 10)
-            _same_answers(found, here, "after saving")
+            same_answers(found, here, "after saving")
 
     def test_same_answers_alone_as_in_a_batch(self, method: Method) -> None:
         """A query is answered alike alone and among others: latency is measured alone, recall in batches."""
@@ -283,33 +289,33 @@ class MethodChecks:
         searcher = method.open(_for_search(built.codes), _for_search(built.shared), self.metrics[0])
         batch = searcher.search(built.queries, 10)
         for row in range(0, len(built.queries), 4):
-            alone = _valid(searcher.search(built.queries[row : row + 1], 10), 1, 10, self.n, str(method))
-            _same_answers(alone, Hits(batch.ids[row : row + 1], batch.scores[row : row + 1]), "to a query asked alone", 0.7)
+            one = slice(row, row + 1)
+            alone = valid_hits(searcher.search(built.queries[one], 10), 1, 10, self.n, str(method))
+            same_answers(alone, Hits(batch.ids[one], batch.scores[one]), "to a query asked alone", 0.7)
 
     def test_inputs_are_accepted_and_left_alone(self, method: Method) -> None:
         """Read-only, non-contiguous, float16, float64 and memory-mapped input gives the codes of plain float32."""
         metric, d = self.metrics[0], self.dims[0]
         built = self.build(method, metric, d)
         with tempfile.TemporaryDirectory(prefix="packbench-check-") as folder:
-            for what, items in _variants(built.items, Path(folder)):
-                before = _copy(items)
-                plain = _plain(items)
+            for what, items in variants(built.items, Path(folder)):
+                before = copy_of(items)
                 codes = artefact.checked(method.encode(items, built.shared), "encode")
-                wanted = method.encode(plain, built.shared)
-                _require(_equal(items, before), f"encode changes its input ({what})")
+                wanted = method.encode(plain(items), built.shared)
+                require(equal(items, before), f"encode changes its input ({what})")
                 told = artefact.same_codes(dict(wanted), codes, slice(0, self.n), self.n)
-                _require(not told, f"{told} when the input is {what}")
-            for what, items in _variants(self.make_sample(self.n, d, metric, 1).items, Path(folder)):
-                before = _copy(items)
+                require(not told, f"{told} when the input is {what}")
+            for what, items in variants(self.make_sample(self.n, d, metric, 1).items, Path(folder)):
+                before = copy_of(items)
                 method.fit(Sample(items, metric, self.make_queries(50, d, 2)))
-                _require(_equal(items, before), f"fit changes its input ({what})")
+                require(equal(items, before), f"fit changes its input ({what})")
             here = self.search(method, built.codes, built.shared, metric, built.queries, 10)
-            for what, queries in _variants(built.queries, Path(folder)):
-                before = _copy(queries)
+            for what, queries in variants(built.queries, Path(folder)):
+                before = copy_of(queries)
                 found = self.search(method, built.codes, built.shared, metric, queries, 10)
-                _require(_equal(queries, before), f"search changes its queries ({what})")
+                require(equal(queries, before), f"search changes its queries ({what})")
                 if what != "float16":
-                    _same_answers(found, here, f"to {what} queries")
+                    same_answers(found, here, f"to {what} queries")
 
     def test_k_distinct_ids_best_first(self, method: Method) -> None:
         """Ids exist and differ, scores do not rise, and -1 fills a row that has no further answer."""
@@ -319,17 +325,17 @@ class MethodChecks:
                 self.search(method, built.codes, built.shared, metric, built.queries, k)
             few = method.encode(built.items[:7], built.shared)
             found = method.open(_for_search(few), _for_search(built.shared), metric).search(built.queries, 10)
-            _valid(found, len(built.queries), 10, 7, str(method))
+            valid_hits(found, len(built.queries), 10, 7, str(method))
 
     def test_one_item_and_none(self, method: Method) -> None:
         """A single item is found, and no items encode to no rows."""
         built = self.build(method, self.metrics[0], self.dims[0])
         one = artefact.checked(method.encode(built.items[:1], built.shared), "encode")
         found = method.open(_for_search(one), _for_search(built.shared), self.metrics[0]).search(built.queries, 1)
-        _valid(found, len(built.queries), 1, 1, str(method))
+        valid_hits(found, len(built.queries), 1, 1, str(method))
         none = artefact.checked(method.encode(built.items[:0], built.shared), "encode")
         for name, array in none.items():
-            _require(len(one[name]) != 1 or len(array) == 0, f"no items give {len(array)} rows of {name!r}")
+            require(len(one[name]) != 1 or len(array) == 0, f"no items give {len(array)} rows of {name!r}")
 
     def test_degenerate_items(self, method: Method) -> None:
         """Duplicate rows, constant dimensions and zero vectors are searched without a NaN."""
@@ -347,29 +353,31 @@ class MethodChecks:
                 try:
                     shared = method.fit(Sample(items, metric, items[:50]))
                 except BadInput:
-                    _require(what == "equal rows", f"fit refuses {what}")
+                    require(what == "equal rows", f"fit refuses {what}")
                     continue
                 queries = np.concatenate([items[:20], np.zeros((1, d), np.float32)])
                 found = method.open(_for_search(method.encode(items, shared)), _for_search(shared), metric)
-                _valid(found.search(queries, 10), len(queries), 10, len(items), f"{method} on {what}")
+                valid_hits(found.search(queries, 10), len(queries), 10, len(items), f"{method} on {what}")
 
     def test_nan_and_infinity_are_refused(self, method: Method) -> None:
-        """encode names the row; fit does too, or learns nothing from it."""
+        """The error of encode names the row; that of fit does too, unless fit learns nothing from it."""
         built = self.build(method, self.metrics[0], self.dims[0])
         for value in (np.nan, np.inf, -np.inf):
-            spoiled = _spoil(built.items, value)
-            if spoiled is None:
+            found = spoiled(built.items, value)
+            if found is None:
                 return
-            items, row = spoiled
-            _refused(lambda items=items: method.encode(items, built.shared), row, f"encode takes {value}")  # type: ignore[misc]
+            items, row = found
+            refused(lambda items=items: method.encode(items, built.shared), row, f"encode takes {value}")  # type: ignore[misc]
             try:
                 shared = artefact.checked(method.fit(Sample(items, self.metrics[0], built.queries)), "fit")
             except ValueError as error:
-                _require(_names(error, row), f"fit refuses {value} with {str(error)[:80]!r}, without naming row {row}")
+                require(
+                    names_row(error, row), f"fit refuses {value} with {str(error)[:80]!r}, without naming row {row}"
+                )
                 continue
             for name, array in shared.items():
                 sound = array.dtype.kind != "f" or np.isfinite(array).all()
-                _require(sound, f"fit takes {value} and returns a {name!r} that is not finite")
+                require(sound, f"fit takes {value} and returns a {name!r} that is not finite")
 
     def test_quality_is_above_chance(self, method: Method) -> None:
         """Under each metric the true neighbours are found more often than a blind draw finds them."""
@@ -380,7 +388,7 @@ class MethodChecks:
             right = np.mean([np.isin(ids, wanted).mean() for ids, wanted in zip(found.ids, true, strict=True)])
             chance = 10 / self.n
             floor = chance + 5 * np.sqrt(chance / (10 * len(true)))
-            _require(right > floor, f"recall@10 under {metric} is {right:.3f}; a blind draw may reach {floor:.3f}")
+            require(right > floor, f"recall@10 under {metric} is {right:.3f}; a blind draw may reach {floor:.3f}")
 
     def test_a_budget_is_answered_in_time(self, method_class: type[Method]) -> None:
         """for_budget ends, and its configurations can be read in another process."""
@@ -393,7 +401,7 @@ class MethodChecks:
                 _succeeded(told, f"for_budget at {at:g} bytes per item")
 
     def test_more_bytes_never_yield_nothing(self, method_class: type[Method]) -> None:
-        """Every budget is answered by configurations that fit, or by the least that would do; and more is never less."""
+        """Every budget is answered by configurations that fit, or by the least that would do; more is never less."""
         for d in self.budget_dims:
             enough = ""
             for at in LADDER:
@@ -401,14 +409,14 @@ class MethodChecks:
                 try:
                     found = list(itertools.islice(method_class.for_budget(budget), 20))
                 except BudgetTooSmall as error:
-                    _require(not enough, f"d = {d}: {enough} fits a smaller budget, yet {at:g} bytes are too few")
+                    require(not enough, f"d = {d}: {enough} fits a smaller budget, yet {at:g} bytes are too few")
                     self._least(method_class, error, budget)
                     continue
-                _require(found, f"d = {d}: for_budget yields nothing at {at:g} bytes; raise BudgetTooSmall with the least")
+                require(found, f"d = {d}: for_budget yields nothing at {at:g} bytes; raise BudgetTooSmall there")
                 enough = f"{found[0]}"
                 for method in found:
-                    _require(parse(str(method)) == method, f"for_budget yields {method}, which does not read back")
-                    _planned_within(method, budget)
+                    require(parse(str(method)) == method, f"for_budget yields {method}, which does not read back")
+                    planned_within(method, budget)
 
     def _least(self, method_class: type[Method], error: BudgetTooSmall, budget: Budget) -> None:
         """Hold a method to the least bytes that it says it needs."""
@@ -416,14 +424,14 @@ class MethodChecks:
         if "on disk" in str(error):
             return  # what lacks is an allowance on disk, which has a column of its own
         finite = np.isfinite(error.least) and error.least > 0
-        _require(finite, f"{at} the least is {error.least}, expected the bytes per item that would do")
-        _require(error.least > budget.bytes_per_item, f"{at} the least that would do is said to be {error.least:g}")
+        require(finite, f"{at} the least is {error.least}, expected the bytes per item that would do")
+        require(error.least > budget.bytes_per_item, f"{at} the least that would do is said to be {error.least:g}")
         try:
             found = next(iter(method_class.for_budget(Budget(error.least * (1 + 1e-9), budget.n, budget.d))), None)
         except BudgetTooSmall as again:
             found = None
             at += f" ({again} there)"
-        _require(found is not None, f"{at} {error.least:g} would do, but they do not")
+        require(found is not None, f"{at} {error.least:g} would do, but they do not")
 
     def test_a_configuration_weighs_what_was_asked(self, method_class: type[Method]) -> None:
         """Built on small data, a first choice weighs within its budget, shared bytes spread over a million items."""
@@ -437,10 +445,10 @@ class MethodChecks:
             built = self.build(method, self.metrics[0], d)
             ledger = artefact.weigh(built.codes, built.shared, self.n)
             held = budget.holds(ledger.payload, ledger.shared, ledger.cold)
-            _require(held, f"{method} weighs {ledger.total(DEPLOYED):.2f} bytes per item ({ledger.cold:.2f} on disk), "
+            require(held, f"{method} weighs {ledger.total(DEPLOYED):.2f} bytes per item ({ledger.cold:.2f} on disk), "
                            f"asked for {at:g}")  # fmt: skip
             try:
-                _weighs(ledger, method.planned_bytes(d), str(method))
+                weighs_as_planned(ledger, method.planned_bytes(d), str(method))
             except TypeError:
                 continue  # no formula
 
@@ -472,10 +480,7 @@ def run_checks(method: type[Method] | Method | str, checks: type[MethodChecks] =
     for cls in suite.classes().values():
         if not passes("a_budget_is_answered_in_time", cls):
             return findings
-    try:
-        configurations = suite.configurations()
-    except Exception as error:
-        return [*findings, Finding("configuration", False, f"{type(error).__name__}: {error}")]
+    configurations = suite.configurations()
     for case in configurations.values():
         if not passes("survives_in_processes_of_its_own", case):
             return findings
@@ -490,13 +495,10 @@ def run_checks(method: type[Method] | Method | str, checks: type[MethodChecks] =
 def _checks(checks: type[MethodChecks]) -> list[tuple[str, str]]:
     """List the checks in the order of their definition, with what each takes."""
     names = dict.fromkeys(name for cls in reversed(checks.__mro__) for name in vars(cls) if name.startswith("test_"))
-    names = {name: None for name in names if callable(getattr(checks, name))}  # a subclass drops a check by naming it None
-    return [(name.removeprefix("test_"), list(inspect.signature(getattr(checks, name)).parameters)[1]) for name in names]
-
-
-def _require(holds: object, message: str) -> None:
-    if not holds:
-        raise Broken(message)
+    found = {name: getattr(checks, name) for name in names}
+    # A subclass drops a check that does not apply by setting it to None.
+    return [(name.removeprefix("test_"), list(inspect.signature(check).parameters)[1])
+            for name, check in found.items() if check is not None]  # fmt: skip
 
 
 def _succeeded(answer: Mapping[str, Any], phase: str) -> None:
@@ -508,7 +510,8 @@ def _succeeded(answer: Mapping[str, Any], phase: str) -> None:
 
 def _plugins(method: Method | type[Method]) -> tuple[str, ...]:
     """Return the files that another process loads to know a method and its parts; none for installed ones."""
-    installed = {entry.value.partition(":")[0].partition(".")[0] for entry in metadata.entry_points(group=registry.GROUP)}
+    entries = metadata.entry_points(group=registry.GROUP)
+    installed = {entry.value.partition(":")[0].partition(".")[0] for entry in entries}
     files: dict[str, None] = {}
     pending: list[Method | type[Method]] = [method]
     while pending:
@@ -525,106 +528,5 @@ def _for_search(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: array.copy() for name, array in arrays.items() if not name.startswith("build/")}
 
 
-def _valid(found: Hits, n_queries: int, k: int, n: int, what: str) -> Hits:
-    """Return hits that a run would accept, best first."""
-    _require(isinstance(found, Hits), f"{what}: search returned {type(found).__name__}, expected packbench.Hits")
-    ids, scores = np.asarray(found.ids), np.asarray(found.scores)
-    check_hits(ids, n_queries, k, n)
-    _require(scores.shape == ids.shape, f"{what}: ids are {ids.shape}, scores {scores.shape}")
-    _require((ids[:, 0] >= 0).all(), f"{what}: a query has no answer at all")
-    _require(not np.isnan(scores[ids >= 0]).any(), f"{what}: a score is NaN")
-    falls = scores[:, 1:] <= scores[:, :-1]
-    _require(falls[ids[:, 1:] >= 0].all(), f"{what}: the scores of an answer rise; best first is expected")
-    return found
-
-
-def _same_answers(found: Hits, wanted: Hits, where: str, share: float = 0.99) -> None:
-    """Compare answers position by position; items whose scores agree may change places, for sums round differently."""
-    _require(found.ids.shape == wanted.ids.shape, f"answers of shape {found.ids.shape} {where}, not {wanted.ids.shape}")
-    scale = float(np.abs(wanted.scores[wanted.ids >= 0]).max(initial=0.0))
-    close = np.isclose(found.scores, wanted.scores, rtol=1e-4, atol=1e-4 * scale)
-    same = float(np.mean((found.ids == wanted.ids) | ((found.ids >= 0) & (wanted.ids >= 0) & close)))
-    _require(same >= share, f"{1 - same:.0%} of the answers differ {where}")
-
-
-def _weighs(ledger: artefact.Ledger, planned: tuple[float, float, float], what: str) -> None:
-    weighed = (ledger.payload, float(ledger.shared), ledger.cold)
-    same = np.allclose(weighed, planned, rtol=1e-9, atol=1e-9)
-    _require(same, f"{what}: planned_bytes says {tuple(map(float, planned))} per item, shared and cold; the scales {weighed}")
-
-
-def _planned_within(method: Method, budget: Budget) -> None:
-    try:
-        item, shared, cold = method.planned_bytes(budget.d)
-    except TypeError:
-        return  # no formula
-    fits = budget.holds(item, shared, cold)
-    _require(fits, f"for_budget yields {method} at {budget.bytes_per_item:g} bytes; by its formula it needs "
-                   f"{item + shared / budget.n:.2f} and {cold:.2f} on disk")  # fmt: skip
-
-
 def _row_aligned(codes: Mapping[str, Array], n: int) -> bool:
     return all(array.ndim and len(array) == n for array in codes.values())
-
-
-def _values(items: Items) -> Array:
-    return items.values if isinstance(items, Ragged) else items
-
-
-def _with_values(items: Items, values: Array) -> Items:
-    return Ragged(values, items.offsets) if isinstance(items, Ragged) else values
-
-
-def _variants(items: Items, folder: Path) -> Iterator[tuple[str, Items]]:
-    """Yield items as callers hand them in."""
-    values = _values(items)
-    locked = values.copy()
-    locked.setflags(write=False)
-    yield "read-only", _with_values(items, locked)
-    spread = np.zeros((2 * len(values), *values.shape[1:]), values.dtype)[::2]
-    spread[:] = values
-    yield "of every other row", _with_values(items, spread)
-    if values.ndim == 2:
-        yield "in Fortran order", _with_values(items, np.asfortranarray(values))
-    if values.dtype.kind == "f":
-        yield "float64", _with_values(items, values.astype(np.float64))
-        yield "float16", _with_values(items, values.astype(np.float16))
-    np.save(folder / "mapped.npy", values)
-    yield "memory-mapped", _with_values(items, np.load(folder / "mapped.npy", mmap_mode="r"))
-
-
-def _plain(items: Items) -> Items:
-    values = _values(items)
-    return _with_values(items, np.array(values, np.float32 if values.dtype.kind == "f" else values.dtype, order="C"))
-
-
-def _copy(items: Items) -> Items:
-    return _with_values(items, _values(items).copy())
-
-
-def _equal(one: Items, other: Items) -> bool:
-    return _values(one).dtype == _values(other).dtype and np.array_equal(_values(one), _values(other))
-
-
-def _spoil(items: Items, value: float) -> tuple[Items, int] | None:
-    """Return a copy with one value that is no number, and the row that an error is to name; None for other kinds."""
-    values = _values(items)
-    if values.dtype.kind != "f" or values.ndim != 2:
-        return None
-    row = len(values) // 2
-    spoiled = values.copy()
-    spoiled[row, width(items) // 2] = value
-    return _with_values(items, spoiled), row
-
-
-def _names(error: Exception, row: int) -> bool:
-    return re.search(rf"\b{row}\b", str(error)) is not None
-
-
-def _refused(act: Any, row: int, what: str) -> None:
-    try:
-        act()
-    except ValueError as error:
-        _require(_names(error, row), f"{what} for an error that does not name row {row}: {str(error)[:80]!r}")
-        return
-    raise Broken(f"{what}; packbench.items.as_vectors refuses it and names the row")

@@ -136,7 +136,10 @@ def build(job: Json, watch: guard.Guard) -> Json:
     watch.check()
     out = Path(job["artefact"])
     ledger = artefact.weigh(codes, shared, len(items))
-    written = _save(out, codes, shared, job, len(items), width(items))
+    written = artefact.save(
+        out, codes, shared, spec=job["spec"], seed=job["seed"], metric=job["metric"], n=len(items), d=width(items),
+        values=len(items.values) if isinstance(items, Ragged) else None,
+    )  # fmt: skip
     weighed = sum(entry.nbytes for entry in ledger.entries)
     if written != weighed:
         raise Disqualified(f"the arrays weigh {weighed} bytes and their files {written}")
@@ -146,10 +149,6 @@ def build(job: Json, watch: guard.Guard) -> Json:
         "bytes": ledger.to_json() | {"disk": written},
         "check_seconds": time.perf_counter() - encoded,
     }
-
-
-def _save(out: Path, codes: dict[str, Array], shared: dict[str, Array], job: Json, n: int, d: int) -> int:
-    return artefact.save(out, codes, shared, spec=job["spec"], seed=job["seed"], metric=job["metric"], n=n, d=d)
 
 
 def _above(peak: int | None, before: int) -> int | None:
@@ -213,7 +212,7 @@ def search(job: Json, watch: guard.Guard) -> Json:
     }
     if job["timed"]:
         begin = time.perf_counter()
-        exact, scale = reference(n, int(manifest["d"]), manifest["metric"])
+        exact, scale = reference(n, int(manifest["d"]), manifest["metric"], manifest["values"])
         with watch:
             answer |= latency.measure(searcher, exact, scale, queries, seconds=job["timing_seconds"])
         seconds["time"] = time.perf_counter() - begin

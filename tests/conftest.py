@@ -5,6 +5,9 @@ import os
 import pytest
 from hypothesis import settings
 
+# Before anything loads OpenMP: its threads are not to spin beside the other processes of a test machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 settings.register_profile("packbench", deadline=None)
 settings.load_profile("packbench")
 

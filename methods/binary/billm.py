@@ -41,8 +41,8 @@ class BiLLM(ScaledCodec):
     kind: ClassVar[str] = "codec"
     paper: ClassVar[str] = "Huang et al., BiLLM: Pushing the Limit of Post-Training Quantization for LLMs, 2024"
     formula: ClassVar[str] = (
-        "c = min(salient, d): ceil(2c/8) + ceil(2(d - c)/8) + 16 per item (8 if c = 0 or c = d); shared 2c + 4d + 1 with "
-        "the mean, else 2c + 5"
+        "c = min(salient, d): ceil(2c/8) + ceil(2(d - c)/8) + 16 per item (8 if c = 0 or c = d); "
+        "shared 2c + 4d + 1 with the mean, else 2c + 5"
     )
 
     salient: int = 16
@@ -103,7 +103,9 @@ class BiLLM(ScaledCodec):
                     at = part.start + np.flatnonzero(columns)
                     levels = _levels(codes[name], name == "salient_factors")
                     numbers[:, at] = _nearest(wanted[:, at], levels)
-                    left[:, columns] = wanted[:, at] - np.take_along_axis(levels, numbers[:, at].astype(np.intp), axis=1)
+                    left[:, columns] = wanted[:, at] - np.take_along_axis(
+                        levels, numbers[:, at].astype(np.intp), axis=1
+                    )
             if self.compensate and part.stop < d:
                 # einsum adds up each row alike whatever rows stand beside it.
                 later = shared["build/handed_on"][part, part.stop :].astype(np.float64)

@@ -26,11 +26,12 @@ ROUNDS = 10
 class InstanceThreshold(Method):
     """Keep whether each centred coordinate exceeds a threshold computed from the mean and third moment of its item.
 
-    The threshold is a mean(x) + c cbrt(mean((x - mean(x))³)) of the item's centred coordinates, less the average of that
-    over the fit sample; a and c fit, by least squares, the cuts at which two levels of each item's own would reconstruct
-    it best. It is computed again for each item and query, and not stored. Lengths are lost, as with `sign`. moments
-    "mean" leaves the third moment out and "none" both, which is `sign` cut at the mean. An analogue of Lee, Kim, Kim,
-    INSTA-BNN: Binary Neural Network with INSTAnce-aware Threshold, 2022, without a network to train around it.
+    The threshold is a mean(x) + c cbrt(mean((x - mean(x))³)) of the item's centred coordinates, less the average of
+    that over the fit sample; a and c fit, by least squares, the cuts at which two levels of each item's own would
+    reconstruct it best. It is computed again for each item and query, and not stored. Lengths are lost, as with `sign`.
+    moments "mean" leaves the third moment out and "none" both, which is `sign` cut at the mean. An analogue of Lee,
+    Kim, Kim, INSTA-BNN: Binary Neural Network with INSTAnce-aware Threshold, 2022, without a network to train around
+    it.
     """
 
     name: ClassVar[str] = "instance_threshold"
@@ -101,7 +102,7 @@ def _moments(rows: Array) -> tuple[Array, Array]:
 
 
 def best_cut(rows: Array) -> Array:
-    """Return for each row the midpoint of the two levels that reconstruct its coordinates best (Lloyd, from the mean)."""
+    """Return for each row the midpoint of its two best levels, by Lloyd's iteration from the mean."""
     wide = rows.astype(np.float64)
     cut = wide.mean(axis=1)
     for _ in range(ROUNDS):
@@ -111,4 +112,4 @@ def best_cut(rows: Array) -> Array:
         low = (wide.sum(axis=1) - high) / np.maximum(rows.shape[1] - count, 1)
         # A row of equal coordinates has nothing above its mean.
         cut = np.where(count > 0, (low + high / np.maximum(count, 1)) / 2, cut)
-    return cut
+    return np.asarray(cut)

@@ -52,8 +52,8 @@ class MixedDim1b4b(ScaledCodec):
         "Language Models, 2025"
     )
     formula: ClassVar[str] = (
-        "m = round(rho d): ceil(4m/8) + ceil((d - m)/8) + 2 (no + 2 if m = d) per item; shared 10m + 4d + 1 with the mean, "
-        "else 10m + 5"
+        "m = round(rho d): ceil(4m/8) + ceil((d - m)/8) + 2 (no + 2 if m = d) per item; "
+        "shared 10m + 4d + 1 with the mean, else 10m + 5"
     )
 
     rho: float = 0.2

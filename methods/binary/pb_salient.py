@@ -35,8 +35,8 @@ DAMP = 0.01  # of the mean diagonal, added to E[qq'] before it is inverted: GPTQ
 class PBSalient(ScaledCodec):
     """Keep each vector's most salient coordinates in 8 bits with their places, and signs with one scale for the others.
 
-    Salient is what is largest about the mean, or with rule="hessian" has the largest x² / [H⁻¹]², H = E[qq'] over the fit
-    queries. Places are kept as a list or a mask, whichever is shorter, and weighed. Both scales are float16 and the
+    Salient is what is largest about the mean, or with rule="hessian" has the largest x² / [H⁻¹]², H = E[qq'] over the
+    fit queries. Places are kept as a list or a mask, whichever is shorter, and weighed. Both scales are float16 and the
     item's own. Shang, Yuan, Wu, Dong, PB-LLM: Partially Binarized Large Language Models, 2023, without its training.
     """
 
@@ -45,8 +45,8 @@ class PBSalient(ScaledCodec):
     kind: ClassVar[str] = "codec"
     paper: ClassVar[str] = "Shang, Yuan, Wu, Dong, PB-LLM: Partially Binarized Large Language Models, 2023"
     formula: ClassVar[str] = (
-        "m = round(rho d): m + ceil((d - m)/8) + min(ceil(m ceil(log2 d)/8), ceil(d/8)) + 4 per item (m = 0: ceil(d/8) + 2; "
-        "m = d: d + 2); shared 4d + 1 with the mean, else 5"
+        "m = round(rho d): m + ceil((d - m)/8) + min(ceil(m ceil(log2 d)/8), ceil(d/8)) + 4 per item "
+        "(m = 0: ceil(d/8) + 2; m = d: d + 2); shared 4d + 1 with the mean, else 5"
     )
 
     rho: float = 0.1
@@ -114,7 +114,7 @@ class PBSalient(ScaledCodec):
             return np.packbits(chosen, axis=1, bitorder="little")
         places = np.nonzero(chosen)[1].reshape(n, self._count(d), 1)
         bits = (places >> np.arange((d - 1).bit_length())) & 1
-        return np.packbits(bits.reshape(n, -1).astype(np.uint8), axis=1, bitorder="little")
+        return np.packbits(bits.reshape(n, places.shape[1] * bits.shape[2]).astype(np.uint8), axis=1, bitorder="little")
 
     def _chosen(self, codes: Arrays, d: int) -> Array:
         """Return which coordinates (n, d) are kept in eight bits."""

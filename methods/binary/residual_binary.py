@@ -69,9 +69,9 @@ class SignSum(ScaledCodec):
 class ResidualBinary(SignSum):
     """Keep the signs of a vector and their scale, then the signs and scale of what they leave, and so on.
 
-    Each scale is the mean magnitude of what is left, its least-squares value. A code of more orders begins with those of
-    fewer. It is the residual approximation of Huang et al., BiLLM: Pushing the Limit of Post-Training Quantization for
-    LLMs, 2024, and the training-free control of Gan et al., Binary Embedding-based Retrieval at Tencent, 2023.
+    Each scale is the mean magnitude of what is left, its least-squares value. A code of more orders begins with those
+    of fewer. It is the residual approximation of Huang et al., BiLLM: Pushing the Limit of Post-Training Quantization
+    for LLMs, 2024, and the training-free control of Gan et al., Binary Embedding-based Retrieval at Tencent, 2023.
     """
 
     name: ClassVar[str] = "residual_binary"
@@ -104,9 +104,9 @@ class MultibasisBinary(SignSum):
     """Sum sign vectors whose signs and scales are optimised together, item by item.
 
     From the residual signs on, it alternates between the scales of least squared error and, for every coordinate, the
-    nearest of the 2^orders sums that the scales can make, until nothing changes. In effect it is a scalar quantiser with
-    non-uniform levels of the item's own. The multiple bases of Zheng et al., BinaryDM: Towards Accurate Binarization of
-    Diffusion Model, 2024, without that paper's training.
+    nearest of the 2^orders sums that the scales can make, until nothing changes. In effect it is a scalar quantiser
+    with non-uniform levels of the item's own. The multiple bases of Zheng et al., BinaryDM: Towards Accurate
+    Binarization of Diffusion Model, 2024, without that paper's training.
     """
 
     name: ClassVar[str] = "multibasis_binary"
@@ -158,7 +158,9 @@ def residual_signs(rows: Array, orders: int) -> tuple[Array, Array]:
 def optimise(rows: Array, signs: Array, scales: Array, iterations: int) -> tuple[Array, Array]:
     """Alternate scales and signs of each row until they stay, ending with the scales of the last signs."""
     signs, scales, rows = signs.copy(), scales.copy(), rows.astype(np.float64)
-    patterns = np.where((np.arange(2 ** signs.shape[1])[:, None] >> np.arange(signs.shape[1])) & 1, 1, -1).astype(np.int8)
+    patterns = np.where((np.arange(2 ** signs.shape[1])[:, None] >> np.arange(signs.shape[1])) & 1, 1, -1).astype(
+        np.int8
+    )
     for first in range(0, len(rows), BLOCK):
         active = np.arange(first, min(first + BLOCK, len(rows)))
         for turn in range(iterations + 1 if iterations else 0):

@@ -1,4 +1,4 @@
-"""Codes that decode to a mean plus scaled signs: centring, float16 factors, sums over packed signs, and their search."""
+"""Codes that decode to a mean plus scaled signs: centring, float16 factors, sums over packed signs, search."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class ScaledCodec(Codec):
         # The width of packed bits cannot be told from their bytes.
         shared: dict[str, Array] = {"unit": flag}
         shared |= {"mean": mean_of(x)} if self.centre == "mean" else {"width": np.array([x.shape[1]], np.uint32)}
-        return shared | self._learn(x - shared["mean"] if self.centre == "mean" else x, sample)
+        shared.update(self._learn(x - shared["mean"] if self.centre == "mean" else x, sample))
+        return shared
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         x = as_vectors(items)

@@ -42,10 +42,12 @@ class SignLowrank(ScaledCodec):
     fidelity: ClassVar[str] = "ANALOGUE"
     kind: ClassVar[str] = "codec"
     paper: ClassVar[str] = (
-        "Xing et al., BiPFT: Binary Pre-trained Foundation Transformer with Low-rank Estimation of Binarization Residual "
-        "Polynomials, 2023"
+        "Xing et al., BiPFT: Binary Pre-trained Foundation Transformer with Low-rank Estimation of Binarization "
+        "Residual Polynomials, 2023"
     )
-    formula: ClassVar[str] = "ceil(d/8) + 2 rank + 2 per item; shared 4 (rank d + d) + 1 with the mean, else 4 rank d + 5"
+    formula: ClassVar[str] = (
+        "ceil(d/8) + 2 rank + 2 per item; shared 4 (rank d + d) + 1 with the mean, else 4 rank d + 5"
+    )
 
     rank: int = 8
     centre: str = "mean"

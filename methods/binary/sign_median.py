@@ -24,10 +24,10 @@ from packbench.registry import register
 class SignMedian(ScaledCodec):
     """Keep whether each coordinate lies above the median of its dimension, so that every bit is one for half the items.
 
-    A bit decodes to the mean of the fit sample's coordinates on its side. threshold="mean" cuts at the mean instead. The
-    asymmetric scorer weighs the query by those means; the symmetric one compares bits. Under cosine vectors are brought
-    to length one first. Bits of maximum entropy are the idea of Qin et al., BiBERT: Accurate Fully Binarized BERT, 2022;
-    they do not make the bits independent of each other.
+    A bit decodes to the mean of the fit sample's coordinates on its side. threshold="mean" cuts at the mean instead.
+    The asymmetric scorer weighs the query by those means; the symmetric one compares bits. Under cosine vectors are
+    brought to length one first. Bits of maximum entropy are the idea of Qin et al., BiBERT: Accurate Fully Binarized
+    BERT, 2022; they do not make the bits independent of each other.
     """
 
     name: ClassVar[str] = "sign_median"
@@ -96,8 +96,9 @@ class SignMedian(ScaledCodec):
 
         # About the middles every item has the same norm, so that distances rank as inner products do.
         def real(queries: Array) -> Array:
+            above = _above(queries, shared)
             if self.scorer == "symmetric":
-                return _above(queries, shared)
+                return above
             return np.asarray((queries - shared["mean"] if metric == "l2" else queries) * shared["half"])
 
         return open_bits(codes["signs"], self.scorer, real)

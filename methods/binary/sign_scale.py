@@ -38,8 +38,8 @@ class SignScale(ScaledCodec):
     The scale is the mean of |x - mean|: in float16 with each item, or with each `block` coordinates of it, or learned
     for each dimension. Centres: the mean of the fit sample, zero, or the mean of the item's own coordinates ("row",
     float16). The symmetric scorer codes the query too. Rastegari, Ordonez, Redmon, Farhadi, XNOR-Net: ImageNet
-    Classification Using Binary Convolutional Neural Networks, 2016, whose weights this takes over to vectors; scales per
-    channel as in BiViT: Extremely Compressed Binary Vision Transformer, 2022.
+    Classification Using Binary Convolutional Neural Networks, 2016, whose weights this takes over to vectors; scales
+    per channel as in BiViT: Extremely Compressed Binary Vision Transformer, 2022.
     """
 
     name: ClassVar[str] = "sign_scale"
@@ -133,9 +133,9 @@ class SignScale(ScaledCodec):
 
         # Every item has the same norm about the centre, so that distances rank as inner products do.
         def weighed(queries: Array) -> Array:
+            centred = residuals(queries, shared)
             if self.scorer == "symmetric":
-                coded = self._code(residuals(queries, shared), shared)
-                return np.asarray(self._rows(coded, shared) * shared["scale"])
-            return np.asarray((residuals(queries, shared) if metric == "l2" else queries) * shared["scale"])
+                return np.asarray(self._rows(self._code(centred, shared), shared) * shared["scale"])
+            return np.asarray((centred if metric == "l2" else queries) * shared["scale"])
 
         return AsymmetricSearcher(codes["signs"], weighed)

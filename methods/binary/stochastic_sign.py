@@ -90,7 +90,7 @@ def uniform(rows: Array, draws: int, seed: int) -> Iterator[Array]:
 
     SplitMix64 of a hash of the row: a generator that is drawn from in turn would make a code depend on its batch.
     """
-    n, d = rows.shape
+    d = rows.shape[1]
     odd = np.random.default_rng(seed).integers(0, 2**63, d, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
     bits = np.ascontiguousarray(rows, np.float32).view(np.uint32).astype(np.uint64)
     key = _mix((_mix(bits + odd) * odd).sum(axis=1, dtype=np.uint64))[:, None]

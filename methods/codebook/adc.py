@@ -17,7 +17,8 @@ from packbench.methods.projection.linear import unit
 
 ROWS = 16384  # coded at a time
 TABLE_BYTES = 16 << 20  # look-up tables of a batch stay in the last-level cache
-BUCKETS = (1, 2, 4, 8, 16)
+FEW = 4  # queries
+WIDTHS = (2, 4, 8, 16)  # of sub-vectors, for which faiss has fast kernels
 
 
 @contextmanager
@@ -116,8 +117,8 @@ def assign(vectors: Array, codebook: Array) -> Array:
     Indices are packed one after the other, from the lowest bit of the first byte on, as faiss does.
     """
     m, _, dsub = codebook.shape
-    # faiss has fast kernels for these widths only, and a zero coordinate does not move a nearest centroid.
-    wide = next((width for width in BUCKETS if width >= max(dsub, 2)), dsub)
+    # A zero coordinate does not move a nearest centroid.
+    wide = next((width for width in WIDTHS if width >= dsub), dsub)
     quantiser = product_quantiser(np.pad(codebook, ((0, 0), (0, 0), (0, wide - dsub))))
     codes = np.empty((len(vectors), quantiser.code_size), np.uint8)
     for part in blocks(len(vectors), ROWS):
@@ -168,8 +169,8 @@ class IndexSearcher:
         return Hits(ids, scores)
 
     def _best(self, q: Array, k: int) -> tuple[Array, Array]:
-        # One query is a single pass over the items; a matrix product with one row is not.
-        with blas_distances(len(q) > 1):
+        # A few queries are faster in single passes over the items: a matrix product with one row is slower than those.
+        with blas_distances(len(q) > FEW):
             scores, ids = self._index.search(q, k)
         if self._index.metric_type == faiss.METRIC_L2:
             scores = -scores

@@ -13,7 +13,6 @@ from packbench.budget import Budget
 from packbench.items import Array, Items, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.codebook.adc import (
-    ROWS,
     IndexSearcher,
     blas_distances,
     check_metric,
@@ -25,6 +24,7 @@ from packbench.registry import register
 
 ROWS_PER_CENTROID = 64  # of the fit sample
 ROUNDS = 10  # of k-means at each level
+TOGETHER = 256  # rows coded at a time
 LEVELS = {6: 64, 8: 32, 4: 96}  # that a budget may ask for, by bits: what trains in seconds
 NORMS = {0: faiss.AdditiveQuantizer.ST_LUT_nonorm, 8: faiss.AdditiveQuantizer.ST_norm_cqint8,
          32: faiss.AdditiveQuantizer.ST_norm_float}  # fmt: skip
@@ -84,7 +84,7 @@ class RQ(Codec):
             vectors = vectors[np.sort(np.random.default_rng(self.seed).choice(n, most, replace=False))]
         # As many rows as centroids are their own centroids.
         vectors = np.resize(vectors, (max(len(vectors), 1 << self.bits), d))
-        quantiser: Any = faiss.ResidualQuantizer(d, self.m, self.bits, NORMS[self.norm_bits])
+        quantiser: Any = faiss.ResidualQuantizer(d, self.m, self.bits)
         quantiser.train_type = quantiser.Train_progressive_dim if n >= d else quantiser.Train_default
         quantiser.train_type |= quantiser.Skip_codebook_tables
         # The minimum only silences a warning.
@@ -95,7 +95,10 @@ class RQ(Codec):
         codebook = faiss.vector_to_array(quantiser.codebooks).reshape(self.m, 1 << self.bits, d)
         shared = {"codebook": codebook.copy(), "unit": is_unit}
         if self.norm_bits == 8:
-            shared["norms"] = faiss.vector_to_array(quantiser.qnorm.codes).view(np.float32).copy()
+            # Quantiles, not faiss's k-means in one dimension: that fails where norms repeat.
+            coded = quantiser.decode(quantiser.compute_codes(vectors))
+            norms = np.einsum("ij,ij->i", coded, coded)
+            shared["norms"] = np.quantile(norms, (np.arange(256) + 0.5) / 256).astype(np.float32)
         return shared
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
@@ -105,9 +108,12 @@ class RQ(Codec):
         quantiser.max_beam_size, quantiser.use_beam_LUT = self.beam, 1
         quantiser.compute_codebook_tables()
         codes = np.empty((len(vectors), quantiser.code_size), np.uint8)
-        with blas_distances():
-            for part in blocks(len(vectors), ROWS):
-                codes[part] = quantiser.compute_codes(np.ascontiguousarray(vectors[part]))
+        # BLAS rounds a product differently with the number of rows, and a path through many levels multiplies what
+        # one tie decides; among as many rows always, a code does not depend on its batch.
+        rows = np.zeros((TOGETHER, vectors.shape[1]), np.float32)
+        for part in blocks(len(vectors), TOGETHER):
+            rows[: part.stop - part.start] = vectors[part]
+            codes[part] = quantiser.compute_codes(rows)[: part.stop - part.start]
         return {"codes": codes}
 
     def decode(self, codes: Arrays, shared: Arrays) -> Array:

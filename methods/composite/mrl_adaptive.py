@@ -53,7 +53,7 @@ class MRLAdaptive(Codec):
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        codes = [Float32(), Float16(), Int8(), *(Int4(bits=bits) for bits in range(7, 0, -1))]
+        codes = [Float32(), Float16(), Int8(), *(Int4(bits=bits) for bits in range(7, 1, -1))]
         dims = sorted({max(1, budget.d // share) for share in (4, 2, 8)} - {budget.d}, reverse=True) or [1]
         on_disk = [cls(code=code, dim=dim, tier="disk") for code in codes[:3] for dim in dims]
         in_ram = [cls(code=code, dim=dim) for code in codes for dim in dims]

@@ -46,7 +46,7 @@ class CCA(Transform):
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        return reduced(lambda dim: cls(dim=dim), budget)
+        return reduced(cls, budget)
 
     def metric_after(self, metric: Metric) -> Metric:
         return "cosine"
@@ -84,9 +84,12 @@ class CCA(Transform):
 def _pairs(method: Method, sample: Sample) -> Array:
     if sample.queries is None or "pairs" not in sample.extras:
         raise BadInput(f"{method}: needs sample queries and, in extras['pairs'], rows (query, item that answers it)")
-    pairs = np.asarray(sample.extras["pairs"])
-    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu" or len(pairs) < 2:
-        raise BadInput(f"{method}: expected at least 2 pairs, (p, 2) integers; got {pairs.shape} {pairs.dtype}")
+    given = np.asarray(sample.extras["pairs"])
+    # Two-dimensional integers reach a worker as float32.
+    whole = given.dtype.kind in "iuf" and np.array_equal(given, np.rint(given))
+    if given.ndim != 2 or given.shape[1] != 2 or len(given) < 2 or not whole:
+        raise BadInput(f"{method}: expected at least 2 pairs, (p, 2) whole numbers; got {given.shape} {given.dtype}")
+    pairs = given.astype(np.int64)
     if pairs.min() < 0 or (pairs.max(axis=0) >= (len(sample.queries), len(sample.items))).any():
         raise BadInput(f"{method}: a pair names a row that the fit sample does not have")
     return pairs

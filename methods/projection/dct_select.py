@@ -45,7 +45,7 @@ class DCTSelect(Transform):
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        return reduced(lambda dim: cls(dim=dim), budget)
+        return reduced(cls, budget)
 
     def shared_bytes(self, d: int) -> float:
         return float(np.dtype(index_type(d)).itemsize * self.dim)

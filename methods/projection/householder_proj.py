@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import lapack, solve_triangular
 from scipy.optimize import minimize
 
 from packbench.budget import Budget
@@ -50,7 +50,7 @@ class HouseholderProj(Transform):
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        return reduced(lambda dim: cls(dim=dim), budget)
+        return reduced(cls, budget)
 
     def metric_after(self, metric: Metric) -> Metric:
         return metric_after_centring(metric)
@@ -76,18 +76,25 @@ class HouseholderProj(Transform):
         return map_rows(directed(items, shared["rule"]), np.ascontiguousarray(matrix.T, np.float32))
 
     def apply_queries(self, queries: Items, shared: Arrays) -> Items:
-        reflected = directed(queries, shared["rule"], "queries")
-        for reflector in shared["reflectors"]:
-            reflected = reflected - np.multiply.outer(reflected @ reflector, 2 * reflector)
-        return np.ascontiguousarray(reflected[:, : self.dim])
+        vectors, reflectors = directed(queries, shared["rule"], "queries"), shared["reflectors"]
+        reflected: Array = vectors[:, : self.dim] - (vectors @ reflectors.T) @ _compact(reflectors, self.dim)
+        return reflected
 
 
 def projection(reflectors: Array, dim: int) -> Array:
     """Return the first columns (d, dim) float64 of the product of the reflections, the first one outermost."""
-    matrix = np.eye(reflectors.shape[1], dim)
-    for reflector in reflectors[::-1].astype(np.float64):
-        matrix -= np.outer(reflector, (2 / (reflector @ reflector)) * (reflector @ matrix))
-    return matrix
+    rows = reflectors.astype(np.float64)
+    return np.asarray(np.eye(rows.shape[1], dim) - rows.T @ _compact(rows, dim))
+
+
+def _compact(reflectors: Array, dim: int) -> Array:
+    """Return Y (r, dim) such that the first columns of the product of reflections U (r, d) are those of I - U^T Y."""
+    return np.asarray(solve_triangular(_overlaps(reflectors), reflectors[:, :dim]))
+
+
+def _overlaps(reflectors: Array) -> Array:
+    products = reflectors @ reflectors.T
+    return np.asarray(np.triu(products, 1) + np.diag(np.diag(products) / 2))
 
 
 def _reflectors(rows: Array) -> Array:
@@ -97,22 +104,18 @@ def _reflectors(rows: Array) -> Array:
 
 
 def _loss(flat: Array, gram: Array, square: Array, dim: int) -> tuple[float, Array]:
-    """Return |X W W^T X^T - X X^T|^2 up to a constant, and its gradient by the reflectors.
-
-    Reflections undo themselves, so the way back needs no stored intermediate matrices.
-    """
-    reflectors = flat.reshape(-1, len(gram))
-    matrix = projection(reflectors, dim)
+    """Return |X W W^T X^T - X X^T|^2 up to a constant, and its gradient by the reflectors."""
+    rows = flat.reshape(-1, len(gram))
+    overlaps, compact = _overlaps(rows), _compact(rows, dim)
+    matrix = np.eye(len(gram), dim) - rows.T @ compact
     kept = matrix.T @ gram @ matrix
-    value = float(np.sum(kept**2) - 2 * np.sum(matrix * (square @ matrix)))
-    slope = 4 * (gram @ matrix @ kept - square @ matrix)
-    gradient = np.empty_like(reflectors)
-    for place, reflector in enumerate(reflectors):
-        scale = 2 / (reflector @ reflector)
-        along = reflector @ matrix
-        inner = -along  # reflector @ (the matrix before this reflection)
-        matrix = matrix - np.outer(reflector, scale * along)
-        slope_along = reflector @ slope
-        gradient[place] = -scale * (slope @ inner + matrix @ slope_along) + scale**2 * (slope_along @ inner) * reflector
-        slope = slope - np.outer(reflector, scale * slope_along)
+    projected = square @ matrix
+    value = float(np.sum(kept**2) - 2 * np.sum(matrix * projected))
+    slope = 4 * (gram @ matrix @ kept - projected)
+    # Backwards through I - U^T Y, overlaps Y = U's first columns, and the overlaps, which are products of U with U.
+    of_columns = -solve_triangular(overlaps, rows @ slope, trans="T")
+    of_overlaps = np.triu(-of_columns @ compact.T)
+    above = np.triu(of_overlaps, 1)
+    gradient = -compact @ slope.T + (above + above.T + np.diag(np.diag(of_overlaps))) @ rows
+    gradient[:, :dim] += of_columns
     return value, gradient.ravel()

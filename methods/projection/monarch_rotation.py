@@ -25,8 +25,8 @@ class MonarchRotation(Transform):
     """Rotate by a product of two permuted block-diagonal matrices, the nearest such to the rotation of PCA.
 
     With d = g h, g the largest divisor up to sqrt(d), the factors have g blocks of h x h and h blocks of g x g. The
-    matrix is projected by the rank-one SVD of each of its d slices (g, h); the projection of a rotation is none, so every
-    block is then replaced by the orthogonal matrix nearest to it, and exact scores stay. start="random" draws the
+    matrix is projected by the rank-one SVD of each of its d slices (g, h); the projection of a rotation is none, so
+    every block is then replaced by the orthogonal matrix nearest to it, and exact scores stay. start="random" draws the
     blocks instead. A prime d has one block and saves nothing. Dao and others, "Monarch: Expressive Structured Matrices
     for Efficient and Accurate Training", 2022, make layers of such products.
     """

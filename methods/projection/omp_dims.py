@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -45,8 +46,7 @@ class OMPDims(Transform):
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        makers = (lambda dim, decoder=decoder: cls(dim=dim, decoder=decoder) for decoder in (False, True))
-        return in_turn(*(reduced(make, budget) for make in makers))
+        return in_turn(*(reduced(partial(cls, decoder=decoder), budget) for decoder in (True, False)))
 
     def shared_bytes(self, d: int) -> float:
         return 4.0 * d * self.dim if self.decoder else float(np.dtype(index_type(d)).itemsize * self.dim)

@@ -21,14 +21,14 @@ from packbench.methods.projection.linear import (
     rule_of,
     unit,
 )
-from packbench.methods.projection.moments import directed, in_turn, leading, learnable, moment
+from packbench.methods.projection.moments import directed, leading, learnable, moment
 from packbench.registry import register
 
 
 @register
 @dataclass(frozen=True, slots=True)
 class PCAWhiten(Transform):
-    """Project unit vectors onto `dim` principal directions, give each the same variance, and bring to unit length again.
+    """Project unit vectors onto `dim` principal directions, give each the same variance, and take unit length again.
 
     As published, queries="same" does this to both sides and compares by cosine, whatever the data set's metric: the
     answers are those of another metric, so read task quality beside recall. queries="dual" maps items by W about
@@ -63,7 +63,7 @@ class PCAWhiten(Transform):
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        return in_turn(*(reduced(lambda dim, power=power: cls(dim=dim, power=power), budget) for power in (1.0, 0.5)))
+        return reduced(cls, budget)
 
     def metric_after(self, metric: Metric) -> Metric:
         if self.queries == "same":

@@ -51,7 +51,7 @@ class QueryAwareSVD(Transform):
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        return reduced(lambda dim: cls(dim=dim), budget)
+        return reduced(cls, budget)
 
     def metric_after(self, metric: Metric) -> Metric:
         return "ip"

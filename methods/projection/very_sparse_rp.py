@@ -50,7 +50,7 @@ class VerySparseRP(Transform):
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        return reduced(lambda dim: cls(dim=dim), budget)
+        return reduced(cls, budget)
 
     def shared_bytes(self, d: int) -> float:
         entries = _entries_of_rows(d, max(d, self.dim), self._s(d), self.seed)[: self.dim].sum()
@@ -95,4 +95,4 @@ def _draw(d: int, rows: int, s: float, seed: int) -> Array:
 @lru_cache(maxsize=8)
 def _entries_of_rows(d: int, rows: int, s: float, seed: int) -> Array:
     """Return how many entries each row has: the bytes are those of the very matrix that fit draws."""
-    return np.count_nonzero(_draw(d, rows, s, seed), axis=1)
+    return np.asarray(np.count_nonzero(_draw(d, rows, s, seed), axis=1))

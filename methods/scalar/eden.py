@@ -112,7 +112,8 @@ class EDEN(Codec):
             raise BadInput(f"{self}: fitted for another metric than {metric!r}; fit again with that one")
         factors, mean, rule, rotation = codes["factors"], shared["mean"], shared["rule"], shared["rotation"]
         return TableSearcher(
-            codes["codes"], self.bits, shared["levels"], [slice(0, len(mean))], inner, lambda part: _scale(factors[part]),
+            codes["codes"], self.bits, shared["levels"], [slice(0, len(mean))], inner,
+            lambda part: _scale(factors[part]),
             queries=lambda rows: map_queries(centred_queries(rows, mean, rule), rotation),
             squares=lambda part: factors[part, 0].astype(np.float32) ** 2,
         )  # fmt: skip

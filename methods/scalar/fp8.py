@@ -69,9 +69,10 @@ class FP8(Codec):
             greatest = np.abs(vectors).max(axis=1, initial=0.0, keepdims=True)
             codes["scales"] = np.minimum(greatest, HALF).astype(np.float16)
         values = self._values()
+        top = np.float32(values[-1])
         for part in blocks(len(vectors), ROWS):
             scales = codes["scales"][part].astype(np.float32) if "scales" in codes else shared["scales"]
-            ratios = vectors[part] / np.where(scales > 0, scales, 1)
+            ratios = vectors[part] / np.where(scales > 0, scales / top, 1)
             sign = np.signbit(ratios).astype(np.uint8) << 7
             codes["codes"][part] = nearest_pattern(np.abs(ratios), values) | sign
         return codes
@@ -82,21 +83,23 @@ class FP8(Codec):
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         d, own = codes["codes"].shape[1], codes.get("scales")
-        return TableSearcher(
-            codes["codes"], 8, self._table(), [slice(0, d)], metric,
-            lambda part: np.ones((part.stop - part.start, 1), np.float32) if own is None else own[part].astype(np.float32),
-            None if own is not None else np.broadcast_to(shared["scales"], d).astype(np.float32),
-        )  # fmt: skip
+        weights = None if own is not None else np.broadcast_to(shared["scales"], d).astype(np.float32)
+
+        def scales(part: slice) -> Array:
+            if own is None:
+                return np.ones((part.stop - part.start, 1), np.float32)
+            return own[part].astype(np.float32)
+
+        return TableSearcher(codes["codes"], 8, self._table(), [slice(0, d)], metric, scales, weights)
 
     def _values(self) -> Array:
-        """Return the finite values that are not negative over the greatest, ascending: a place is a bit pattern."""
+        """Return the finite values that are not negative, ascending: a place is a bit pattern."""
         # E5M2 keeps the highest exponent for infinity and NaN, E4M3 one pattern for NaN.
-        values = e4m3_values() if self.format == "e4m3" else float_values(5, 2)[:124]
-        return values / values[-1]
+        return e4m3_values() if self.format == "e4m3" else float_values(5, 2)[:124]
 
     def _table(self) -> Array:
-        """Return the value of every bit pattern; those that are no number are never stored and read as 0."""
+        """Return the value of every bit pattern over the greatest; those that are no number are never stored."""
         table = np.zeros(128, np.float32)
         values = self._values()
-        table[: len(values)] = values
+        table[: len(values)] = values / values[-1]
         return np.concatenate([table, -table])

@@ -80,13 +80,14 @@ class IntStochastic(Codec):
         return {"codes": codes}
 
     def decode(self, codes: Arrays, shared: Arrays) -> Array:
-        return shared["low"] + shared["step"] * codes["codes"].astype(np.float32)
+        return np.asarray(shared["low"] + shared["step"] * codes["codes"].astype(np.float32))
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         if self.bits == 8:
             return BYTES.open(codes, shared, metric)
         integers = codes["codes"]
-        return RowsSearcher(*integers.shape, metric, lambda part: self.decode({"codes": integers[part]}, shared))
+        n, d = integers.shape
+        return RowsSearcher(n, d, metric, lambda part: self.decode({"codes": integers[part]}, shared))
 
 
 def uniform_of(vectors: Array, seed: int) -> Array:

@@ -1,4 +1,4 @@
-"""Code coordinates as numbers of bins, with a table of values for each dimension: what Lloyd-Max and quantiles share."""
+"""Code coordinates as numbers of bins, with values for each dimension: what Lloyd-Max and quantiles share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from packbench.methods.codebook.lookup import _decode as decode_bytes
 from packbench.methods.codebook.lookup import _scan as scan_bytes
 from packbench.methods.codebook.lookup import _tables as fill_tables
 from packbench.methods.scalar.packing import pack, packed_bytes, unpack
-from packbench.methods.scalar.scan import ScanSearcher, squared_norms
+from packbench.methods.scalar.scan import BlockSearcher, ScanSearcher, squared_norms
 
 QueryMap = Callable[[Array], Array]
 ROWS = 4096
@@ -110,7 +110,8 @@ class LevelsSearcher(ScanSearcher):
         self._packed, self._bits, self._map = np.ascontiguousarray(packed), bits, queries
         d = len(levels)
         self._whole = 8 % bits == 0
-        self._byte, shift = _places(d, bits) if self._whole else (np.arange(d), np.zeros(d, np.int64))
+        places: tuple[Array, Array] = (np.arange(d), np.zeros(d, np.int64))
+        self._byte, shift = _places(d, bits) if self._whole else places
         code = (np.arange(256) >> shift[:, None]) % 2**bits
         self._codebook = np.take_along_axis(np.asarray(levels, np.float32), code, axis=1)
         width = packed.shape[1] if self._whole else d
@@ -141,10 +142,8 @@ class LevelsSearcher(ScanSearcher):
         return rows, squared_norms(rows) if self._norms else rows[:0, 0]
 
 
-class RowsSearcher(ScanSearcher):
+class RowsSearcher(BlockSearcher):
     """Decode a cacheful of rows at a time and score it, for codes whose products no compiled loop adds up."""
-
-    kernel = "decode, blas float32"
 
     def __init__(
         self, n: int, d: int, metric: Metric, decode: Callable[[slice], Array], queries: QueryMap | None = None
@@ -154,16 +153,6 @@ class RowsSearcher(ScanSearcher):
 
     def _queries(self, queries: Array) -> Array:
         return queries if self._map is None else self._map(queries)
-
-    def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        dots = np.empty(part.stop - part.start, np.float32)
-        squares = np.empty(len(dots), np.float32)
-        for rows in blocks(len(dots), self._rows):
-            found = self._rows_of(slice(part.start + rows.start, part.start + rows.stop))
-            dots[rows] = found @ query
-            if self._norms:
-                squares[rows] = squared_norms(found)
-        return dots, squares
 
     def _decode(self, part: slice) -> tuple[Array, Array]:
         rows = self._rows_of(part)

@@ -11,7 +11,7 @@ import numpy as np
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
-from packbench.items import Array, Items, as_vectors, blocks
+from packbench.items import Array, Items, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.centre import Centre
 from packbench.methods.projection.linear import RULES, centred, metric_after_centring
@@ -20,6 +20,7 @@ from packbench.methods.scalar.int4 import Int4
 from packbench.methods.scalar.int8 import Int8
 from packbench.methods.scalar.levels import QueryMap, RowsSearcher
 from packbench.methods.scalar.packing import pack, packed_bytes, unpack, weighted_sums
+from packbench.methods.scalar.scan import ScanSearcher
 from packbench.registry import register
 
 ROWS = 4096
@@ -87,7 +88,14 @@ class LVQ(Codec):
         inner = metric_after_centring(metric)
         if inner != metric_after_centring(RULES[int(shared["rule"][0])]):
             raise BadInput(f"{self}: fitted for another metric than {metric!r}; fit again with that one")
-        return _LVQSearcher(self, codes, len(shared["mean"]), inner, lambda rows: _queries(rows, shared))
+        d = len(shared["mean"])
+
+        def queries(rows: Array) -> Array:
+            return np.asarray(Centre().apply_queries(rows, shared))
+
+        if inner == "ip":
+            return _LVQSearcher(self, codes, d, queries)
+        return RowsSearcher(len(codes["codes"]), d, inner, lambda part: self._rows(codes, part, d), queries)
 
     @property
     def _grid(self) -> GridCodec:
@@ -109,22 +117,17 @@ class LVQ(Codec):
         return rows
 
 
-def _queries(rows: Array, shared: Arrays) -> Array:
-    return np.asarray(Centre().apply_queries(rows, shared))
+class _LVQSearcher(ScanSearcher):
+    """Scan both levels as they are packed; only inner products, for squared norms of two levels need decoded rows."""
 
+    def __init__(self, codec: LVQ, codes: Arrays, d: int, queries: QueryMap) -> None:
+        super().__init__(len(codes["codes"]), d, "ip")
+        self._codec, self._codes, self._d, self._map = codec, dict(codes), d, queries
 
-class _LVQSearcher(RowsSearcher):
-    """Scan both levels packed for inner products; squared norms of two levels need decoded rows."""
-
-    kernel = "numba scan, blas float32 for batches"
-
-    def __init__(self, codec: LVQ, codes: Arrays, d: int, metric: Metric, queries: QueryMap) -> None:
-        super().__init__(len(codes["codes"]), d, metric, lambda part: codec._rows(codes, part, d), queries)
-        self._codec, self._codes = codec, codes
+    def _queries(self, queries: Array) -> Array:
+        return self._map(queries)
 
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        if self._norms:
-            return RowsSearcher._scan(self, query, part)
         bits, residual = self._codec.bits, self._codec.residual
         low, step = self._codes["scale"][part].astype(np.float32).T
         sums, total = weighted_sums(self._codes["codes"][part], bits, query), query.sum()
@@ -132,3 +135,7 @@ class _LVQSearcher(RowsSearcher):
             more = weighted_sums(self._codes["residuals"][part], residual, query)
             sums = sums + more / np.float32(2**residual - 1) - total / 2
         return low * total + step * sums, sums[:0]
+
+    def _decode(self, part: slice) -> tuple[Array, Array]:
+        rows = self._codec._rows(self._codes, part, self._d)
+        return rows, rows[:0, 0]

@@ -37,7 +37,9 @@ class NormalFloat(TableCodec):
         "Guo, Greengard, Xing, Kim, LQ-LoRA: Low-rank Plus Quantized Matrix Decomposition for Efficient Language Model "
         "Finetuning, 2023"
     )
-    formula: ClassVar[str] = "ceil(bits d/8) + ceil(d/block) per item, shared 8 (double=False: + 2 ceil(d/block), shared 4)"
+    formula: ClassVar[str] = (
+        "ceil(bits d/8) + ceil(d/block) per item, shared 8 (double=False: + 2 ceil(d/block), shared 4)"
+    )
     bits: int = 4
     block: int = 64
     double: bool = True
@@ -60,4 +62,4 @@ class NormalFloat(TableCodec):
         positive = norm.ppf(np.linspace(0.5, OUTERMOST, half + 1))
         negative = -norm.ppf(np.linspace(0.5, OUTERMOST, half))[:0:-1]
         levels = np.concatenate([negative, positive]) / positive[-1]
-        return levels.astype(np.float32)
+        return np.asarray(levels, np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.scalar.float16 import Float16
 from packbench.methods.scalar.int4 import Int4
 from packbench.methods.scalar.packing import packed_bytes
-from packbench.methods.scalar.scan import ScanSearcher
+from packbench.methods.scalar.scan import ScanSearcher, squared_norms
 from packbench.registry import register
 
 REST = Int4(granularity="vector", symmetric=True)
@@ -99,22 +99,31 @@ class _SplitSearcher(ScanSearcher):
     """Add up inner products and squared norms of the two parts."""
 
     def __init__(self, codes: Arrays, shared: Arrays, metric: Metric) -> None:
-        wide, rest = _split(shared)
-        super().__init__(len(codes["wide"]), len(wide) + len(rest), metric)
-        arrays = {"codes": codes["codes"], "scale": codes["scale"]}
-        parts = [(wide, WIDE.open({"codes": codes["wide"]}, {}, metric)), (rest, REST.open(arrays, _width(rest), metric))]
-        self._parts = [(dims, part) for dims, part in parts if len(dims) and isinstance(part, ScanSearcher)]
+        self._dims, self._others = _split(shared)
+        self._d = len(self._dims) + len(self._others)
+        super().__init__(len(codes["wide"]), self._d, metric)
+        self._wide = codes["wide"]
+        rest = {"codes": codes["codes"], "scale": codes["scale"]}
+        opened = REST.open(rest, _width(self._others), metric) if len(self._others) else None
+        self._rest = cast(ScanSearcher | None, opened)
 
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        found = [inner._scan(np.ascontiguousarray(query[dims]), part) for dims, inner in self._parts]
-        dots = np.sum([dots for dots, _ in found], axis=0, dtype=np.float32)
-        return dots, np.sum([squares for _, squares in found], axis=0, dtype=np.float32) if self._norms else dots[:0]
+        rows, squares = self._wide_rows(part)
+        dots = rows @ query[self._dims]
+        if self._rest is not None:
+            more, more_squares = self._rest._scan(query[self._others], part)
+            dots += more
+            squares += more_squares if self._norms else 0
+        return dots, squares
 
     def _decode(self, part: slice) -> tuple[Array, Array]:
-        rows = np.empty((part.stop - part.start, sum(len(dims) for dims, _ in self._parts)), np.float32)
-        squares = np.zeros(len(rows), np.float32)
-        for dims, inner in self._parts:
-            rows[:, dims], more = inner._decode(part)
-            if self._norms:
-                squares += more
+        rows = np.empty((part.stop - part.start, self._d), np.float32)
+        rows[:, self._dims], squares = self._wide_rows(part)
+        if self._rest is not None:
+            rows[:, self._others], more = self._rest._decode(part)
+            squares += more if self._norms else 0
         return rows, squares
+
+    def _wide_rows(self, part: slice) -> tuple[Array, Array]:
+        rows = WIDE.decode({"codes": self._wide[part]}, {})
+        return rows, squared_norms(rows) if self._norms else np.zeros(len(rows), np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,20 +56,17 @@ class PCASQ(Codec):
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        def largest(bits: int, quantile: bool) -> Method:
+        def largest(bits: int) -> Method:
             low, high = 1, budget.d
             while low < high:
                 middle = (low + high + 1) // 2
-                fits = budget.holds(*cls(middle, bits, quantile).planned_bytes(budget.d))
+                fits = budget.holds(*cls(middle, bits).planned_bytes(budget.d))
                 low, high = (middle, high) if fits else (low, middle - 1)
-            return cls(low, bits, quantile)
+            return cls(low, bits)
 
-        def all_dims() -> Iterator[int]:
-            """Yield the bits that let every dimension in, finest first."""
-            return (b for b in range(16, 4, -1) if budget.holds(*cls(budget.d, b).planned_bytes(budget.d)))
-
-        first = next(all_dims(), 4)
-        return budget.fitting(largest(bits, quantile) for bits, quantile in ((first, False), (4, True), (5, False)))
+        # Once every component has 7 bits there is no better use of bytes than finer buckets; below, dimensions compete.
+        whole = [b for b in range(16, 6, -1) if budget.holds(*cls(budget.d, b).planned_bytes(budget.d))]
+        return budget.fitting(largest(bits) for bits in (whole[:1] or (6, 4, 5)))
 
     def planned_bytes(self, d: int) -> tuple[float, float, float]:
         values = 4.0 * 2**self.bits if self.quantile else 8.0

@@ -47,6 +47,6 @@ class RandomBins(LevelsCodec):
 
     def _bins(self, column: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         ends = column[[0, -1]].astype(np.float64)
-        edges = np.sort(rng.uniform(*ends, 2**self.bits - 1))
+        edges = np.sort(rng.uniform(ends[0], ends[1], 2**self.bits - 1))
         bounds = np.concatenate([ends[:1], edges, ends[1:]])
         return (bounds[1:] + bounds[:-1]) / 2, edges

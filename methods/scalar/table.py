@@ -22,7 +22,7 @@ ROWS = 4096
 
 
 def e4m3_values() -> Array:
-    """Return the 127 finite values of E4M3 that are not negative, ascending; the place of a value is its bit pattern."""
+    """Return the 127 finite non-negative values of E4M3, ascending; the place of a value is its bit pattern."""
     return float_values(4, 3)[:127]
 
 

@@ -85,12 +85,14 @@ class TurboQuantProd(Codec):
             left = rotated - levels[integers]
             codes["codes"][part] = pack(integers.astype(np.uint8), self.bits - 1)
             codes["signs"][part] = pack((map_rows(left, shared["projection"]) > 0).astype(np.uint8), 1)
-            codes["norms"][part] = np.minimum(np.stack([norms, np.sqrt(np.einsum("ij,ij->i", left, left))], axis=1), HALF)
+            codes["norms"][part] = np.minimum(
+                np.stack([norms, np.sqrt(np.einsum("ij,ij->i", left, left))], axis=1), HALF
+            )
         return codes
 
     def decode(self, codes: Arrays, shared: Arrays) -> Array:
         rows, signs, norms, factor = self._parts(codes, shared)
-        return norms * ((rows + factor * (signs @ shared["projection"])) @ shared["rotation"])
+        return np.asarray(norms * ((rows + factor * (signs @ shared["projection"])) @ shared["rotation"]))
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         return _ProdSearcher(self, codes, shared, metric)
