@@ -232,7 +232,7 @@ def run(
     seed: Annotated[list[int] | None, typer.Option("--seed", help="Seed of the methods; repeat for several.")] = None,
     tries: Annotated[int, typer.Option(help="Configurations tried per cell on validation queries.")] = 3,
     threads: Annotated[int, typer.Option(help="Threads of a search.")] = 1,
-    build_threads: Annotated[int | None, typer.Option(help="Threads of a build (default: the cores).")] = None,
+    build_threads: Annotated[int, typer.Option(help="Threads of a build; more pay off on an idle machine.")] = 1,
     time_limit: Annotated[float, typer.Option(help="Seconds that a build or a search may take.")] = 600.0,
     memory_limit: Annotated[str | None, typer.Option(help="Memory that one may allocate, such as 4GB.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
@@ -258,11 +258,10 @@ def run(
         "seeds": tuple(seed or (0,)),
         "tries": tries,
         "threads": threads,
+        "build_threads": build_threads,
         "seconds": time_limit,
         "plugins": _load_plugins(plugin),
     }
-    if build_threads is not None:
-        options["build_threads"] = build_threads
     if memory_limit is not None:
         options["memory_bytes"] = parse_bytes(memory_limit, "--memory-limit")
     requests = runner.checked_requests(method, runner.Plan(**options))

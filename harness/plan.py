@@ -34,7 +34,7 @@ class Plan:
     seeds: Sequence[int] = (0,)
     tries: int = 3
     threads: int = 1
-    build_threads: int = dataclasses.field(default_factory=lambda: psutil.cpu_count(logical=False) or 1)
+    build_threads: int = 1  # thread pools wait for each other: beside another busy process, two are slower than one
     seconds: float = 600.0
     memory_bytes: int = dataclasses.field(
         default_factory=lambda: min(8 << 30, int(psutil.virtual_memory().total * 0.75))

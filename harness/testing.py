@@ -85,8 +85,14 @@ class MethodChecks:
         return self.make_items(n, d, seed)
 
     def make_sample(self, n: int, d: int, metric: Metric, seed: int) -> Sample:
-        """Return what fit is given."""
-        return Sample(self.make_items(n, d, seed), metric, self.make_queries(50, d, seed + 1))
+        """Return what fit is given: items, queries, and a little of whatever else a method may need."""
+        return self.sample_of(self.make_items(n, d, seed), self.make_queries(50, d, seed + 1), metric)
+
+    def sample_of(self, items: Items, queries: Items, metric: Metric) -> Sample:
+        """Return a sample of given items and queries, each query paired with its nearest item, and weighted items."""
+        nearest = self.exact(queries, items, metric, 1)[:, 0]
+        pairs = np.stack([np.arange(len(queries)), nearest], axis=1)
+        return Sample(items, metric, queries, {"pairs": pairs, "weights": 1 / (1 + np.arange(len(items)))})
 
     def exact(self, queries: Items, items: Items, metric: Metric, k: int) -> Array:
         """Return the ids (n_queries, k) of the true neighbours."""
@@ -307,7 +313,7 @@ class MethodChecks:
                 require(not told, f"{told} when the input is {what}")
             for what, items in variants(self.make_sample(self.n, d, metric, 1).items, Path(folder)):
                 before = copy_of(items)
-                method.fit(Sample(items, metric, self.make_queries(50, d, 2)))
+                method.fit(self.sample_of(items, self.make_queries(50, d, 2), metric))
                 require(equal(items, before), f"fit changes its input ({what})")
             here = self.search(method, built.codes, built.shared, metric, built.queries, 10)
             for what, queries in variants(built.queries, Path(folder)):
@@ -351,7 +357,7 @@ class MethodChecks:
                             ("equal rows", np.repeat(rows[:1], self.n, axis=0))):  # fmt: skip
             for metric in self.metrics:
                 try:
-                    shared = method.fit(Sample(items, metric, items[:50]))
+                    shared = method.fit(self.sample_of(items, items[:50], metric))
                 except BadInput:
                     require(what == "equal rows", f"fit refuses {what}")
                     continue
@@ -369,7 +375,7 @@ class MethodChecks:
             items, row = found
             refused(lambda items=items: method.encode(items, built.shared), row, f"encode takes {value}")  # type: ignore[misc]
             try:
-                shared = artefact.checked(method.fit(Sample(items, self.metrics[0], built.queries)), "fit")
+                shared = artefact.checked(method.fit(self.sample_of(items, built.queries, self.metrics[0])), "fit")
             except ValueError as error:
                 require(
                     names_row(error, row), f"fit refuses {value} with {str(error)[:80]!r}, without naming row {row}"

@@ -33,9 +33,15 @@ SEARCH_BATCH = 256
 
 
 def stage(folder: Path, name: str, items: Items) -> None:
-    """Write items where a worker can map them; float16 and integers become the float32 that methods are given."""
+    """Write items where a worker can map them; vectors become the float32 that methods are given, extras stay as is."""
     for part, array in to_arrays(items).items():
-        if part in ("dense", "values") and array.ndim == 2 and array.dtype != np.float32 and array.dtype.kind in "fiu":
+        if (
+            part in ("dense", "values")
+            and not name.startswith("extra-")
+            and array.ndim == 2
+            and array.dtype != np.float32
+            and array.dtype.kind in "fiu"
+        ):
             array = array.astype(np.float32)
         np.save(folder / f"{name}.{part}.npy", array, allow_pickle=False)
 

@@ -387,15 +387,16 @@ def test_every_bit_that_counts_lowers_what_is_left_and_the_first_splits_two_clus
 
 
 @pytest.mark.parametrize("steps", [0, 15])  # eigenvectors alone, and with the ascent
-def test_planted_bits_are_learnt_in_full_and_nothing_is_taken_where_there_is_nothing(
+def test_planted_bits_are_learnt_and_nothing_is_taken_where_there_is_nothing(
     steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ksh, "STEPS", steps)
     rng = np.random.default_rng(0)
     planted = np.where(rng.standard_normal((200, 2)) > 0, 1.0, -1.0)
     features = np.concatenate([planted + 0.1 * rng.standard_normal((200, 2)), rng.standard_normal((200, 8))], axis=1)
-    _, norms, taken = ksh.learn(features, planted @ planted.T / 2, 2)
-    assert norms[-1] == pytest.approx(0, abs=1e-6 * norms[0])
+    # Two bits, one after the other, leave 0.2² of 1.2² and of 0.8²; finding one of them leaves 0.68 / 2.08 at least.
+    _, norms, taken = ksh.learn(features, (planted * [0.6, 0.4]) @ planted.T, 2)
+    assert norms[-1] < 0.06 * norms[0]
     assert taken == [True, True]
     _, norms, taken = ksh.learn(features, np.zeros((200, 200)), 3)
     assert taken == [False] * 3

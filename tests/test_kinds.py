@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from packbench import registry, runner
 from packbench.dataset import from_vectors
 from packbench.describe import describe
@@ -99,7 +100,9 @@ def dataset():
     return from_vectors(items, tokens(30, 8, 2), name="token vectors", metric="maxsim")
 
 
-@pytest.mark.parametrize(("name", "checks"), [("half_tokens", Tokens), ("letter_counts", Texts), ("sparse_pairs", Sparse)])
+@pytest.mark.parametrize(
+    ("name", "checks"), [("half_tokens", Tokens), ("letter_counts", Texts), ("sparse_pairs", Sparse)]
+)
 def test_every_kind_of_item_fits_the_contract(name, checks):
     findings = run_checks(registry.get(name), checks)
     assert len(findings) > 12
@@ -133,7 +136,9 @@ def test_maxsim_is_the_sum_of_the_best_products():
     wanted = [[sum(max(float(q @ x) for x in item) for q in query) for item in items] for query in queries]
     assert METRICS["maxsim"](queries, items) == pytest.approx(np.array(wanted), abs=1e-5)
     ids = search_exact(queries, items, "maxsim", 9).ids
-    assert scores_of_pairs(queries, items, ids, "maxsim") == pytest.approx(-np.sort(-np.array(wanted), axis=1), abs=1e-5)
+    assert scores_of_pairs(queries, items, ids, "maxsim") == pytest.approx(
+        -np.sort(-np.array(wanted), axis=1), abs=1e-5
+    )
 
 
 def test_an_item_without_values_ranks_last():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+
 from packbench import registry, runner
 from packbench.dataset import from_vectors
 from packbench.store import Store

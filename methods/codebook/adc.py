@@ -90,8 +90,8 @@ def _places(d: int, m: int, dsub: int) -> Array:
 def train(vectors: Array, m: int, bits: int, seed: int, niter: int = 25) -> Array:
     """Return codebooks (m, 2^bits, dsub) float32: k-means in each block of vectors (n, m * dsub).
 
-    A block that takes no more than 2^bits distinct values is coded without error by these values, repeated to fill the
-    codebook; k-means from a random start need not find them.
+    A block that takes no more than 2^bits distinct values is coded without error by these values, which k-means from a
+    random start need not find. Zeros fill up the codebook: of equal centroids only those tie in any rounding.
     """
     n, ksub = len(vectors), 1 << bits
     quantiser: Any = faiss.ProductQuantizer(vectors.shape[1], m, bits)
@@ -107,7 +107,8 @@ def train(vectors: Array, m: int, bits: int, seed: int, niter: int = 25) -> Arra
         if len(np.unique(rows[: 2 * ksub], axis=0)) <= ksub:
             values = np.unique(rows, axis=0)
             if len(values) <= ksub:
-                codebook[block] = values[np.arange(ksub) % len(values)]
+                codebook[block] = 0
+                codebook[block, : len(values)] = values
     return codebook
 
 

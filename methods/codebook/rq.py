@@ -92,8 +92,13 @@ class RQ(Codec):
         quantiser.max_beam_size = self.train_beam
         with blas_distances():
             quantiser.train(vectors)
-        codebook = faiss.vector_to_array(quantiser.codebooks).reshape(self.m, 1 << self.bits, d)
-        shared = {"codebook": codebook.copy(), "unit": is_unit}
+        codebook = faiss.vector_to_array(quantiser.codebooks).reshape(self.m, 1 << self.bits, d).copy()
+        for level in codebook:
+            # Which of two equal centroids is nearer is a matter of rounding; zeros are equal in any.
+            again = np.ones(len(level), bool)
+            again[np.unique(level, axis=0, return_index=True)[1]] = False
+            level[again] = 0
+        shared = {"codebook": codebook, "unit": is_unit}
         if self.norm_bits == 8:
             # Quantiles, not faiss's k-means in one dimension: that fails where norms repeat.
             coded = quantiser.decode(quantiser.compute_codes(vectors))

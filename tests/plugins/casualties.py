@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
+
 from packbench import Codec, register
 from packbench.items import as_vectors
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+
 from packbench import Budget, Codec, Hits, Sample, register
 from packbench.dataset import Dataset
 from packbench.exact import DecodeSearcher, ExactSearcher, search_exact

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+
 from packbench import Hits, Method, Ragged, register, top_k
 from packbench.exact import search_exact
 from packbench.items import check_finite
