@@ -15,7 +15,7 @@ leaderboard: $(VENV)/.core
 	@echo "The leaderboard is in leaderboard.html and leaderboard.md"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --dist worksteal
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

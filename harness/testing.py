@@ -138,11 +138,10 @@ class MethodChecks:
         """Return one configuration of each method, by spec; a class that gives none fails a check of its own."""
         found: dict[str, Method] = {}
         for one in self.methods:
-            with contextlib.suppress(Exception if isinstance(one, type) else ()):
-                method = (
-                    parse(one) if isinstance(one, str) else self.configuration(one) if isinstance(one, type) else one
-                )
-                found.setdefault(str(method), method)
+            with contextlib.suppress(*((Exception,) if isinstance(one, type) else ())):
+                method = self.configuration(one) if isinstance(one, type) else one
+                method = parse(method) if isinstance(method, str) else method
+                found[str(method)] = method
         return found
 
     def configuration(self, cls: type[Method]) -> Method:
@@ -151,7 +150,7 @@ class MethodChecks:
             return cls()
         except TypeError:
             pass
-        for budget in (64.0, 32.0, 128.0, 512.0):
+        for budget in (16.0, 32.0, 64.0, 128.0, 512.0):
             try:
                 return next(iter(cls.for_budget(Budget(budget, DEPLOYED, self.dims[0], budget))))
             except (BudgetTooSmall, StopIteration):
@@ -169,8 +168,8 @@ class MethodChecks:
                 stage = Path(folder)
                 sample = self.make_sample(self.n, self.dims[0], metric, 1)
                 items, queries = self.make_items(self.n, self.dims[0], 2), self.make_queries(40, self.dims[0], 3)
-                found = self.run_apart(method, stage, sample, items, queries)
-                given = worker.staged(stage, "items"), worker.staged(stage, "queries")
+                found = self.search_apart(method, stage, sample, items, queries)
+                given = worker.staged(stage, "items"), worker.staged(stage / "queries", "queries")
                 if given[0] is None or given[1] is None:
                     raise Broken("nothing was staged")
                 shared = artefact.checked(method.fit(sample), "fit")
@@ -178,31 +177,39 @@ class MethodChecks:
                 here = method.open(_for_search(codes), _for_search(shared), metric).search(given[1], 10)
             same_answers(found, here, "in a process that was given the saved arrays and nothing else")
 
-    def run_apart(self, method: Method, folder: Path, sample: Sample, items: Items, queries: Items) -> Hits:
-        """Return the answers of a method that is built in one process and searched in another."""
+    def build_apart(self, method: Method, folder: Path, sample: Sample, items: Items) -> Workers:
+        """Build a method in a process of its own, and return what starts the next."""
         worker.stage(folder, "items", items)
         worker.stage(folder, "fit", sample.items)
-        worker.stage(folder, "queries", queries)
         if sample.queries is not None:
             worker.stage(folder, "fit_queries", sample.queries)
         for name, array in sample.extras.items():
             worker.stage(folder, f"extra-{name}", array)
-        saved = folder / "artefact"
-        saved.mkdir()
+        (folder / "artefact").mkdir()
         workers = Workers(folder, seconds=self.seconds, memory_bytes=8 << 30, plugins=_plugins(method))
-        job = {"spec": str(method), "seed": 0, "threads": 1, "metric": sample.metric, "artefact": str(saved)}
-        _succeeded(workers.run("build", job | {"stage": str(folder)}), "build")
-        more = {"queries": str(folder), "answers": str(folder), "n": len(items), "depths": [10], "spare": 0}
-        _succeeded(workers.run("search", job | more | {"timed": False, "timing_seconds": 0.0}), "search")
-        return Hits(np.load(folder / "ids-10.npy"), np.load(folder / "scores-10.npy"))
+        job = {"spec": str(method), "seed": 0, "threads": 1, "metric": sample.metric, "stage": str(folder)}
+        _succeeded(workers.run("build", job | {"artefact": str(folder / "artefact")}), "build")
+        return workers
+
+    def search_apart(self, method: Method, folder: Path, sample: Sample, items: Items, queries: Items) -> Hits:
+        """Return the answers of a method that is built in one process and searched in another."""
+        workers = self.build_apart(method, folder, sample, items)
+        asked, answers = folder / "queries", folder / "answers"
+        asked.mkdir()
+        answers.mkdir()
+        worker.stage(asked, "queries", queries)
+        job = {"spec": str(method), "seed": 0, "threads": 1, "artefact": str(folder / "artefact"), "spare": 0,
+               "queries": str(asked), "answers": str(answers), "n": len(items), "depths": [10], "timed": False,
+               "timing_seconds": 0.0}  # fmt: skip
+        _succeeded(workers.run("search", job), "search")
+        return Hits(np.load(answers / "ids-10.npy"), np.load(answers / "scores-10.npy"))
 
     def test_small_samples_never_crash(self, method: Method) -> None:
         """Fit on 20 rows works, or is refused with a sentence."""
         with tempfile.TemporaryDirectory(prefix="packbench-check-") as folder:
             sample = self.make_sample(20, self.dims[0], self.metrics[0], 1)
-            items, queries = self.make_items(40, self.dims[0], 2), self.make_queries(3, self.dims[0], 3)
             try:
-                self.run_apart(method, Path(folder), sample, items, queries)
+                self.build_apart(method, Path(folder), sample, self.make_items(40, self.dims[0], 2))
             except Died:
                 raise
             except Broken as broken:
@@ -312,6 +319,8 @@ class MethodChecks:
                 told = artefact.same_codes(dict(wanted), codes, slice(0, self.n), self.n)
                 require(not told, f"{told} when the input is {what}")
             for what, items in variants(self.make_sample(self.n, d, metric, 1).items, Path(folder)):
+                if what not in ("in Fortran order", "float16", "memory-mapped"):
+                    continue  # fitting is dear, and these three bring another layout, another type and a read-only page
                 before = copy_of(items)
                 method.fit(self.sample_of(items, self.make_queries(50, d, 2), metric))
                 require(equal(items, before), f"fit changes its input ({what})")
@@ -345,25 +354,22 @@ class MethodChecks:
 
     def test_degenerate_items(self, method: Method) -> None:
         """Duplicate rows, constant dimensions and zero vectors are searched without a NaN."""
-        metric, d = self.metrics[0], self.dims[0]
-        rows = self.make_items(self.n, d, 2)
+        rows = self.make_items(self.n, self.dims[0], 2)
         if isinstance(rows, Ragged):
             return
-        constant = rows.copy()
-        constant[:, :3], constant[:, 5] = 0.0, 7.0
-        constant[10:14] = 0.0
-        alike = np.repeat(rows[: self.n // 6], 6, axis=0)
-        for what, items in (("constant dimensions and zero vectors", constant), ("duplicates", alike),
-                            ("equal rows", np.repeat(rows[:1], self.n, axis=0))):  # fmt: skip
-            for metric in self.metrics:
-                try:
-                    shared = method.fit(self.sample_of(items, items[:50], metric))
-                except BadInput:
-                    require(what == "equal rows", f"fit refuses {what}")
-                    continue
-                queries = np.concatenate([items[:20], np.zeros((1, d), np.float32)])
-                found = method.open(_for_search(method.encode(items, shared)), _for_search(shared), metric)
-                valid_hits(found.search(queries, 10), len(queries), 10, len(items), f"{method} on {what}")
+        mixed = np.repeat(rows[: self.n // 2], 2, axis=0)
+        mixed[:, :3], mixed[:, 5] = 0.0, 7.0
+        mixed[10:14] = 0.0
+        for metric in self.metrics:
+            self._searches(method, mixed, metric, "duplicates, constant dimensions and zero vectors")
+        with contextlib.suppress(BadInput):  # nothing can be learnt from equal rows, and saying so is an answer
+            self._searches(method, np.repeat(rows[:1], self.n, axis=0), self.metrics[-1], "equal rows")
+
+    def _searches(self, method: Method, items: Array, metric: Metric, what: str) -> None:
+        shared = method.fit(self.sample_of(items, items[:50], metric))
+        queries = np.concatenate([items[:20], np.zeros((1, items.shape[1]), np.float32)])
+        searcher = method.open(_for_search(method.encode(items, shared)), _for_search(shared), metric)
+        valid_hits(searcher.search(queries, 10), len(queries), 10, len(items), f"{method} on {what}")
 
     def test_nan_and_infinity_are_refused(self, method: Method) -> None:
         """The error of encode names the row; that of fit does too, unless fit learns nothing from it."""

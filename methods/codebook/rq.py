@@ -22,7 +22,7 @@ from packbench.methods.codebook.adc import (
 from packbench.methods.codebook.pq import check_sizes
 from packbench.registry import register
 
-ROWS_PER_CENTROID = 64  # of the fit sample
+ROWS_PER_CENTROID = 64  # of the fit sample; a larger one is thinned, for time
 ROUNDS = 10  # of k-means at each level
 TOGETHER = 256  # rows coded at a time
 LEVELS = {6: 64, 8: 32, 4: 96}  # that a budget may ask for, by bits: what trains in seconds
@@ -43,7 +43,7 @@ class RQ(Codec):
 
     An inner product is a sum of m look-ups. A squared distance needs the length of the coded vector as well: it is
     kept in `norm_bits` (8: one of 256 values, at up to a point of recall; 32: exact), or, at 0, found by decoding,
-    which is exact and some 40 times slower. Under cosine, unit vectors are coded.
+    which is exact and some ten times slower. Under cosine, unit vectors are coded.
     """
 
     name: ClassVar[str] = "rq"
