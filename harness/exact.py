@@ -47,10 +47,18 @@ def _l2(queries: Items, items: Items) -> Array:
 
 def _maxsim(queries: Items, items: Items) -> Array:
     q, x = cast(Ragged, queries), cast(Ragged, items)
-    if len(x) == 0 or len(q) == 0:
-        return np.zeros((len(q), len(x)), x.values.dtype)
-    best = np.maximum.reduceat(q.values @ x.values.T, x.offsets[:-1], axis=1)
-    return cast(Array, np.add.reduceat(best, q.offsets[:-1], axis=0))
+    products = q.values[: q.offsets[-1]] @ x.values[: x.offsets[-1]].T
+    best = _reduced(np.maximum, products.T, x.offsets, -np.inf)
+    return _reduced(np.add, best.T, q.offsets, 0.0)
+
+
+def _reduced(how: np.ufunc, values: Array, offsets: Array, empty: float) -> Array:
+    """Reduce stretches of rows; an empty one gives `empty`, where reduceat would give it the value that follows."""
+    found = np.full((len(offsets) - 1, values.shape[1]), empty, values.dtype)
+    filled = np.diff(offsets) > 0
+    if filled.any():
+        found[filled] = how.reduceat(values, offsets[:-1][filled], axis=0)
+    return found
 
 
 # Squared distances are negated, so that higher is better everywhere.

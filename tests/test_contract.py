@@ -6,7 +6,9 @@ from packbench import registry
 from packbench.testing import MethodChecks
 
 # `faiss` is as many methods as there are factory strings: a flat list of codes, inverted lists, a graph.
-BY_SPEC = {"faiss": ["faiss(factory='PQ8')", "faiss(factory='IVF8,SQ8', search='nprobe=8')", "faiss(factory='HNSW16')"]}
+BY_SPEC = {
+    "faiss": ["faiss(factory='PQ8np')", "faiss(factory='IVF8,SQ8', search='nprobe=8')", "faiss(factory='HNSW16')"]
+}
 BUILT_IN = {name: cls for name, cls in registry.methods().items() if cls.family() != "plugin"}
 
 

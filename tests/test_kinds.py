@@ -1,4 +1,4 @@
-"""Items of later tracks fit the contract as it stands: token vectors end to end, text and sparse vectors by contract."""
+"""Items of later tracks fit the contract as it stands: token vectors end to end, text and sparse by contract."""
 
 import sys
 from pathlib import Path

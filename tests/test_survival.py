@@ -142,20 +142,22 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_store(uninterrupted, tmp
         process.kill()
         process.communicate()
         assert set(cells(tmp_path)) <= set(wanted)
-    with Store(tmp_path).file.open("a") as stream:
-        stream.write('{"id": "torn", "status":')
     finish(start(tmp_path))
     assert cells(tmp_path) == wanted
-    lines = Store(tmp_path).file.read_text().splitlines()
-    assert len(lines) == len(wanted)
-    assert all(json.loads(line)["id"] in wanted for line in lines)
 
 
-def test_a_finished_run_repeats_nothing(uninterrupted, tmp_path):
+def test_a_torn_line_is_dropped_and_a_finished_run_repeats_nothing(uninterrupted, tmp_path):
     finish(start(tmp_path))
-    before = Store(tmp_path).file.read_bytes()
+    file = Store(tmp_path).file
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:7]) + lines[7][: len(lines[7]) // 2])
     finish(start(tmp_path))
-    assert Store(tmp_path).file.read_bytes() == before
+    assert cells(tmp_path) == uninterrupted[0]
+    whole = file.read_bytes()
+    assert len([json.loads(line) for line in whole.splitlines()]) == len(uninterrupted[0])
+    assert whole.startswith(b"".join(lines[:7]))
+    finish(start(tmp_path))
+    assert file.read_bytes() == whole
 
 
 def test_a_killed_run_leaves_no_process_and_its_folder_goes_with_the_next(tmp_path):

@@ -42,8 +42,8 @@ class RQ(Codec):
     each level in few principal dimensions where the sample has d rows.
 
     An inner product is a sum of m look-ups. A squared distance needs the length of the coded vector as well: it is
-    kept in `norm_bits` (8: one of 256 values, at up to a point of recall; 32: exact), or, at 0, found by decoding,
-    which is exact and some ten times slower. Under cosine, unit vectors are coded.
+    kept in `norm_bits` (8: one of 256 values; 32: exact), or, at 0, found by decoding, which is exact and some ten
+    times slower. Under cosine, unit vectors are coded.
     """
 
     name: ClassVar[str] = "rq"
