@@ -56,6 +56,7 @@ def staged(folder: Path, name: str) -> Items | None:
 
 def main(connection: Connection, output: str, job: Json) -> None:
     """Run one job and send one JSON answer: {'ok': ...} or {'status': ..., 'reason': ...}."""
+    resources.die_with_parent()
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

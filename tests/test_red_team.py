@@ -59,7 +59,7 @@ def kernel():
 @pytest.fixture(scope="module")
 def cheats():
     """Load the cheats for this file alone, and clear away what they leave: the contract runs them unguarded too."""
-    before = dict(registry._methods)
+    before = registry.methods()
     found = {cls.name: cls for cls in registry.load_plugin(PLUGIN)}
     yield {name: cls for name, cls in found.items() if name not in HONEST}
     module = sys.modules.pop(found["half"].__module__)
@@ -89,8 +89,8 @@ def rows(cheats, dataset, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def broken(cheats):
-    """Return for each cheat the checks of the contract that it fails."""
+def broken(cheats, dataset):
+    """Return for each cheat the checks of the contract that it fails, in a process that holds the data set."""
     return {
         name: [finding.check for finding in run_checks(cls, Quick) if not finding.passed]
         for name, cls in cheats.items()
