@@ -78,7 +78,7 @@ class MethodChecks:
         rng = np.random.default_rng(seed)
         rows = rng.standard_normal((n, len(basis))) @ basis / np.sqrt(len(basis))
         rows += 0.2 * rng.standard_normal((n, d)) + 0.3 * shape.standard_normal(d)
-        return rows.astype(np.float32)
+        return np.asarray(rows, np.float32)
 
     def make_queries(self, n: int, d: int, seed: int) -> Items:
         """Return n queries, by default drawn as items are."""
@@ -532,7 +532,7 @@ def _plugins(method: Method | type[Method]) -> tuple[str, ...]:
         if isinstance(part, Method):
             pending += parts_of(part)
         if cls is not Chain and cls.__module__.partition(".")[0] not in {"packbench", *installed}:
-            files[str(Path(inspect.getfile(sys.modules[cls.__module__])).resolve())] = None  # type: ignore[arg-type]
+            files[str(Path(inspect.getfile(sys.modules[cls.__module__])).resolve())] = None
     return tuple(files)
 
 
