@@ -28,6 +28,9 @@ def nothing(items):
     return {"codes": np.zeros((len(items), 0), np.uint8)}
 
 
+# --- honest -----------------------------------------------------------------------------------------------------
+
+
 @register
 @dataclass(frozen=True)
 class Half(Codec):
@@ -97,6 +100,9 @@ class OnDisk(Half):
 
     def decode(self, codes, shared):
         return np.asarray(codes["cold/codes"])
+
+
+# --- floats kept where nobody weighs them -----------------------------------------------------------------------
 
 
 class Weightless(Half):
@@ -341,6 +347,9 @@ class Understated(Half):
         return {"codes": as_vectors(items)}
 
 
+# --- codes that depend on their batch ---------------------------------------------------------------------------
+
+
 @register
 @dataclass(frozen=True)
 class BatchStatistics(Half):
@@ -365,6 +374,9 @@ class TransposedBatchStatistics(BatchStatistics):
 
     def decode(self, codes, shared):
         return codes["codes"].T.astype(np.float32)
+
+
+# --- answers that are not a search ------------------------------------------------------------------------------
 
 
 class Wrapped:
@@ -536,7 +548,7 @@ class MoreAnswers(Wrapping):
     searcher = More
 
 
-class Easy(Wrapped):
+class Half1(Wrapped):
     def search(self, queries, k):
         found = self.inner.search(queries, k)
         hard = as_vectors(queries)[:, :1] < 0
@@ -549,17 +561,10 @@ class Skips(Wrapping):
     """Leave out the queries that it finds hard."""
 
     name = "skipped_queries"
-    searcher = Easy
+    searcher = Half1
 
 
-def switch_off():
-    """Find the guard through the frames of the callers, and stop it."""
-    frame = sys._getframe()
-    while frame:
-        for value in list(frame.f_locals.values()):
-            if type(value).__name__ == "Guard":
-                value._watching = False
-        frame = frame.f_back
+# --- looking at the test queries --------------------------------------------------------------------------------
 
 
 class Answers:
@@ -583,7 +588,7 @@ class Peeking(Half):
     def fit(self, sample: Sample):
         queries = self.peek()
         if queries is None or np.shape(queries)[1] != np.shape(sample.items)[1]:
-            return {}  # those of another data set
+            return {}
         return {"queries": np.array(queries, np.float32)}
 
     def encode(self, items, shared):
@@ -611,29 +616,18 @@ class PeeksAtFiles(Peeking):
 @register
 @dataclass(frozen=True)
 class PeeksUnguarded(PeeksAtFiles):
-    """Switch the guard off, through the frames of its callers, before looking for the test queries."""
+    """Switch the guard off, through the frames of its callers, before looking."""
 
     name = "peeks_with_the_guard_off"
 
     def peek(self):
-        switch_off()
+        frame = sys._getframe()
+        while frame:
+            for value in list(frame.f_locals.values()):
+                if type(value).__name__ == "Guard":
+                    value._watching = False
+            frame = frame.f_back
         return super().peek()
-
-
-@register
-@dataclass(frozen=True)
-class InTheStage(Weightless):
-    """Switch the guard off and search the vectors that the run keeps for its builds."""
-
-    name = "floats_in_the_stage"
-
-    def hide(self, vectors):
-        pass
-
-    def found(self):
-        switch_off()
-        stage = Path.cwd().parent
-        return np.load((stage / "stage" if (stage / "stage").exists() else stage) / "items.dense.npy")
 
 
 @register
@@ -666,7 +660,10 @@ class PeeksAtFrames(Peeking):
                 if queries is not None:
                     return queries
             frame = frame.f_back
-        return next((one.queries for one in gc.get_objects() if isinstance(one, Dataset) and one.d == 16), None)
+        return next((one.queries for one in gc.get_objects() if isinstance(one, Dataset)), None)
+
+
+# --- budgets ----------------------------------------------------------------------------------------------------
 
 
 @register
