@@ -1,4 +1,4 @@
-"""The red team: each cheat ends as a row that does not count, its honest twin as one that does; docs/red_team.md is kept.
+"""The red team: each cheat ends as a row that does not count, its honest twin as one that does.
 
 `PACKBENCH_RED_TEAM=write pytest tests/test_red_team.py` writes the page anew after an intended change.
 """
@@ -50,7 +50,7 @@ OPEN = {
     "(Landlock) would",
     "peeks_with_the_guard_off": "finds the guard in memory and switches it off; a kernel sandbox would not care",
     "transposed_batch_statistics": "lays its codes out across the items, so that their rows are not compared",
-    "memoised_by_neighbourhood": "remembers answers for any query near a known one; timed queries should lie further off",
+    "memoised_by_neighbourhood": "remembers answers for any query near a known one; timed ones should lie further off",
     "quick_when_timed": "answers a single query, which is timed, worse than a batch, which is judged; timed answers "
     "should be judged too",
 }
@@ -94,8 +94,10 @@ def _page():
     lines = [
         "# Red team",
         "",
-        "Small cheating plug-ins live in `tests/plugins/cheats.py`. Each is run like any method; `tests/test_red_team.py`",
-        "holds how each ends, and this page to the test. Honest twins (" + ", ".join(HONEST) + ") end as `ok` rows.",
+        "Small cheating plug-ins live in `tests/plugins/cheats.py`. Each is run like any method;",
+        "`tests/test_red_team.py` holds how each ends, and this page to the test. Honest twins ("
+        + ", ".join(HONEST)
+        + ") end as `ok` rows.",
         "",
         "## Caught",
         "| cheat | what it does | the row's status | the reason says |",
