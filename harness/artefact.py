@@ -92,14 +92,17 @@ def checked(arrays: Any, where: str) -> dict[str, Array]:
     return found
 
 
+def for_search(arrays: Arrays) -> dict[str, Array]:
+    """Leave out the arrays that only encode is given."""
+    return {name: array for name, array in arrays.items() if not name.startswith(BUILD)}
+
+
 def weigh(codes: Arrays, shared: Arrays, n: int) -> Ledger:
     """Weigh what encode and fit returned, by the bytes of the arrays themselves."""
     entries: list[Entry] = []
     groups: tuple[tuple[Tier, Arrays], ...] = (("payload", codes), ("shared", shared))
     for tier, arrays in groups:
-        for name, array in arrays.items():
-            if name.startswith(BUILD):
-                continue
+        for name, array in for_search(arrays).items():
             kind: Tier = "cold" if name.startswith(COLD) else tier
             entries.append(Entry(kind, name, array.dtype.str, array.shape, array.nbytes))
     return Ledger(max(n, 1), tuple(entries))
@@ -110,9 +113,7 @@ def save(folder: Path, codes: Arrays, shared: Arrays, **manifest: Any) -> int:
     written = 0
     listed: list[list[str]] = []
     for role, arrays in (("codes", codes), ("shared", shared)):
-        for position, (name, array) in enumerate(arrays.items()):
-            if name.startswith(BUILD):
-                continue
+        for position, (name, array) in enumerate(for_search(arrays).items()):
             file = folder / f"{role}-{position}.npy"
             np.save(file, array, allow_pickle=False)
             with file.open("rb") as stream:
@@ -132,22 +133,3 @@ def load(folder: Path) -> tuple[dict[str, Array], dict[str, Array], dict[str, An
         mode: Literal["r"] | None = "r" if name.startswith(COLD) else None
         found[role][name] = np.load(folder / file, mmap_mode=mode, allow_pickle=False)
     return found["codes"], found["shared"], manifest
-
-
-def same_codes(whole: Arrays, part: Arrays, rows: slice, n: int) -> str:
-    """Say how codes of some rows, made alone, differ from the same rows made with the rest; '' where they do not.
-
-    BLAS rounds a product differently with the number of rows, which can turn a bit whose value lies on a threshold;
-    one code in a thousand may therefore differ, and floats in their last digits.
-    """
-    count = rows.stop - rows.start
-    for name, array in part.items():
-        if array.ndim == 0 or len(array) != count or whole[name].ndim == 0 or len(whole[name]) != n:
-            continue
-        if array.dtype.kind in "fc":
-            differ = ~np.isclose(array, whole[name][rows], rtol=1e-3, atol=1e-5, equal_nan=True)
-        else:
-            differ = array != whole[name][rows]
-        if differ.size and np.mean(differ) > 1e-3:
-            return f"{name}: {np.mean(differ):.1%} of the codes of rows {rows.start} to {rows.stop - 1} change"
-    return ""

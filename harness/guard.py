@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,23 @@ _FORBIDDEN = {
     "os.fork": "forked",
     "os.forkpty": "forked",
 }
+_MOVES = ("os.rename", "os.link", "os.symlink")
+# Compiled code is first written under its name and a suffix, then renamed.
+_COMPILED = re.compile(r"\.(pyc|nbi|nbc)(\.[\w.]+)?$")
 
 
 class Guard:
     """Refuse, inside its `with` blocks, whatever lies outside the contract; `attempts` holds what was tried.
 
-    A method may import code, read the system's own files and use the empty scratch folder. The hook sees what goes
-    through Python; it is a tripwire for honest mistakes and plain cheats, not a sandbox against a determined one.
+    A method may import code, read the system's own files and use the empty scratch folder; in a rehearsal, which sees
+    no data, also keep compiled code. The hook sees what goes through Python and names it; `sandbox` holds where the
+    hook does not see.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, *, compiles: bool = False) -> None:
         self.attempts: list[str] = []
         self._watching = False
+        self._compiles = compiles
         self._scratch = f"{scratch.resolve()}{os.sep}"
         self._libraries = tuple(f"{Path(prefix).resolve()}{os.sep}" for prefix in {sys.prefix, sys.base_prefix})
         self._own = f"{Path(__file__).resolve().parent.parent}{os.sep}"
@@ -61,17 +67,28 @@ class Guard:
         if event in _FORBIDDEN:
             self._refuse(_FORBIDDEN[event])
         elif event == "open" and isinstance(args[0], str | bytes):
-            path, mode, flags = os.path.realpath(os.fsdecode(args[0])), args[1] or "", args[2] or 0  # noqa: PTH
+            path, mode, flags = _real(args[0]), args[1] or "", args[2] or 0
             if path.startswith(self._scratch) or path in ("/dev/null", "/dev/tty"):
                 return
             if set(mode) & set("wax+") or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                if not path.endswith((".pyc", ".nbi", ".nbc")) and "__pycache__" not in path:
+                if not self._may_write(path):
                     self._refuse(f"wrote {path}")
             elif not self._may_read(path):
                 self._refuse(f"read {path}")
+        elif event in _MOVES:
+            for path in map(_real, args[:2]):
+                if not path.startswith(self._scratch) and not self._may_write(path):
+                    self._refuse(f"moved or linked {path}")
+
+    def _may_write(self, path: str) -> bool:
+        return self._compiles and _COMPILED.search(path) is not None
 
     def _may_read(self, path: str) -> bool:
         if path.endswith(_CODE) or path.startswith(_SYSTEM):
             return True
         own_data = path.startswith(self._own) and path.endswith((".npy", ".npz", ".parquet"))
         return path.startswith(self._libraries) and not own_data
+
+
+def _real(path: str | bytes) -> str:
+    return os.path.realpath(os.fsdecode(path))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from packbench.items import Array, Items, Ragged
-from packbench.method import Searcher
+from packbench.method import Hits, Searcher
 
 ROUNDS = 7
 K = 10
@@ -18,28 +17,42 @@ BATCH = 256
 MEMOISED = 5.0  # a repeated query answered so many times faster than a new one was remembered, not searched
 
 
-def fresh_queries(queries: Items, count: int, rng: np.random.Generator) -> Items:
-    """Draw queries with a thousandth of noise, so that none was seen before and remembering an answer is no help."""
+def fresh_queries(queries: Items, count: int, rng: np.random.Generator) -> tuple[Items, Array]:
+    """Draw queries with a thousandth of noise, so that none was seen before; return them and the rows drawn.
+
+    So little noise leaves the exact answers as they are, by which what is timed can be judged.
+    """
     if isinstance(queries, Ragged):
         values = queries.values
         if values.dtype.kind == "f":
             values = values + (1e-3 * values.std() * rng.standard_normal(values.shape)).astype(values.dtype)
-        whole = Ragged(values, queries.offsets)
-        return whole[: min(count, len(whole))]
-    picked = np.asarray(queries[rng.integers(0, len(queries), count)], np.float32)
+        count = min(count, len(queries))
+        return Ragged(values, queries.offsets)[:count], np.arange(count)
+    rows = rng.integers(0, len(queries), count)
+    picked = np.asarray(queries[rows], np.float32)
     noise = rng.standard_normal(picked.shape, dtype=np.float32)
-    return np.ascontiguousarray(picked + np.float32(1e-3 * picked.std()) * noise)
+    return np.ascontiguousarray(picked + np.float32(1e-3 * picked.std()) * noise), rows
 
 
-def _each(search: Callable[[Items, int], object], queries: Items) -> Array:
-    """Return the seconds of each query searched alone."""
-    seconds = np.empty(len(queries))
+def queries_between(queries: Items, count: int, rng: np.random.Generator) -> Items:
+    """Draw queries halfway between two others, far from all that were asked: remembering answers is no help."""
+    if isinstance(queries, Ragged):
+        return fresh_queries(queries, count, rng)[0]
+    one, other = (np.asarray(queries[rng.integers(0, len(queries), count)], np.float32) for _ in range(2))
+    return np.ascontiguousarray((one + other) / 2)
+
+
+def _each(searcher: Searcher, queries: Items) -> tuple[Array, list[Hits]]:
+    """Return the seconds of each query searched alone, and its answer."""
+    search = searcher.search
+    seconds, found = np.empty(len(queries)), []
     for row in range(len(queries)):
         query = queries[row : row + 1]
         start = time.perf_counter_ns()
-        search(query, K)
+        hits = search(query, K)
         seconds[row] = time.perf_counter_ns() - start
-    return seconds / 1e9
+        found.append(hits)
+    return seconds / 1e9, found
 
 
 def _spread(ratios: list[float]) -> dict[str, float]:
@@ -54,34 +67,40 @@ def measure(
     *,
     seconds: float = 1.0,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Return milliseconds per query (p50, p95, p99, mean), batch throughput, and the ratios to exact float32 search.
+) -> tuple[dict[str, Any], Array, Array]:
+    """Return figures: milliseconds per query (p50, p95, p99, mean), batch throughput, ratios to exact float32 search.
 
+    After the figures come the rows of the queries that were timed alone and the ids (count, 10) they were answered by.
     Each of the rounds times single queries of the method, then of the reference, then a batch of each. `scale` is how
     many times larger the real reference scan is than the one that fits in memory.
     """
     rng = np.random.default_rng(seed)
-    warm = fresh_queries(queries, 3, rng)
-    pilot = float(np.median(_each(searcher.search, warm)))
-    pilot_exact = float(np.median(_each(exact.search, warm)))
+    warm, _ = fresh_queries(queries, 3, rng)
+    pilot = float(np.median(_each(searcher, warm)[0]))
+    pilot_exact = float(np.median(_each(exact, warm)[0]))
     count = int(np.clip(0.5 * seconds / ROUNDS / max(pilot + pilot_exact, 1e-7), 6, 60))
     batch = int(np.clip(0.5 * seconds / ROUNDS / max(pilot, 1e-7), 8, BATCH))
-    exact.search(fresh_queries(queries, batch, rng), K)
+    exact.search(fresh_queries(queries, batch, rng)[0], K)
     single: list[Array] = []
     ratios: list[float] = []
     per_second: list[float] = []
     batch_ratios: list[float] = []
     reference_ms: list[float] = []
+    rows: list[Array] = []
+    answers: list[Hits] = []
     collecting = gc.isenabled()
     gc.disable()
     try:
         for _ in range(ROUNDS):
-            asked = fresh_queries(queries, count, rng)
-            mine, theirs = _each(searcher.search, asked), _each(exact.search, asked) * scale
+            asked, drawn = fresh_queries(queries, count, rng)
+            mine, found = _each(searcher, asked)
+            theirs = _each(exact, asked)[0] * scale
+            rows.append(drawn)
+            answers += found
             single.append(mine)
             ratios.append(float(np.median(theirs) / np.median(mine)))
             reference_ms.append(float(np.median(theirs)) * 1e3)
-            asked = fresh_queries(queries, batch, rng)
+            asked, _ = fresh_queries(queries, batch, rng)
             start = time.perf_counter()
             searcher.search(asked, K)
             middle = time.perf_counter()
@@ -89,14 +108,14 @@ def measure(
             end = time.perf_counter()
             per_second.append(len(asked) / (middle - start))
             batch_ratios.append((end - middle) * scale / (middle - start))
-        asked = fresh_queries(queries, 24, rng)
-        new, again = float(np.median(_each(searcher.search, asked))), float(np.median(_each(searcher.search, asked)))
+        asked = queries_between(queries, 24, rng)
+        new, again = (float(np.median(_each(searcher, asked)[0])) for _ in range(2))
     finally:
         if collecting:
             gc.enable()
     milliseconds = np.concatenate(single) * 1e3
     p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
-    return {
+    figures = {
         "query_ms": {
             "p50": float(p50), "p95": float(p95), "p99": float(p99), "mean": float(milliseconds.mean()),
             "samples": len(milliseconds), "rounds": [float(np.median(of)) * 1e3 for of in single],
@@ -108,3 +127,4 @@ def measure(
         # A cache answers in microseconds; below that both figures are the clock's.
         "memoised": new / max(again, 1e-9) > MEMOISED and new - again > 2e-5,
     }  # fmt: skip
+    return figures, np.concatenate(rows), np.concatenate([np.asarray(found.ids) for found in answers])

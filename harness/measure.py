@@ -24,6 +24,7 @@ from packbench.workers import Workers
 
 SHALLOW, DEEP = 10, 100  # recall@1 and @10 come from a search for 10, recall@100 from one for 100: depth is not free
 REHEARSAL_SECONDS = 60.0
+WORSE_ALONE = 0.8  # a query's own row, where it is to be left out, takes one place of the ten
 FIELDS = (
     "spec", "measurement", "bytes", "seconds", "peak_bytes", "kernel", "query_ms", "reference_ms", "speedup", "batch",
     "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged",
@@ -117,10 +118,12 @@ class Bench:
     def _rehearse(self, method: Method, seed: int) -> None:
         """Once per machine and version of a method's code, let its kernels be compiled outside the timed phases."""
         done = cache_dir() / "compiled" / f"{registry.version(method)}-{metadata.version('numba')}"
-        if done.exists() or isinstance(self._dataset.items, Ragged):
+        items = self._dataset.items
+        vectors = (items.values if isinstance(items, Ragged) else items).ndim == 2
+        if done.exists() or not vectors:
             return
         job = {"spec": str(method), "seed": seed, "threads": self._plan.build_threads,
-               "metric": self._dataset.metric, "d": self._dataset.d}  # fmt: skip
+               "metric": self._dataset.metric, "d": self._dataset.d, "ragged": isinstance(items, Ragged)}  # fmt: skip
         # A method that fails here fails in its cell too, where it becomes a row.
         if "ok" in self.workers.run("rehearse", job, REHEARSAL_SECONDS):
             with contextlib.suppress(OSError):
@@ -178,9 +181,11 @@ class Bench:
         found, answers = self._search(method, seed, "queries", rows, timed=True)
         begin = time.perf_counter()
         shallow, deep = (_answers(answers, rows, depth) for depth in (SHALLOW, DEEP))
+        timed = np.load(answers / "timed-rows.npy"), np.load(answers / "timed-ids.npy")
         shutil.rmtree(answers, ignore_errors=True)
         shutil.rmtree(self._folder / key, ignore_errors=True)
         self._store.save_hits(key, ids_10=shallow[0], ids_100=deep[0])
+        self._same_alone(shallow[0], *timed)
         quality = self._quality(shallow, deep)
         own: Row = {
             "spec": str(method),
@@ -194,6 +199,20 @@ class Bench:
             },
         }  # fmt: skip
         return own | found | quality
+
+    def _same_alone(self, batch: Array, rows: Array, alone: Array) -> None:
+        """Judge what was timed, query by query: it has to be the search whose batches were judged.
+
+        Raises:
+            NoFigures: single queries are answered worse.
+        """
+        found = self._judge.share_right(rows, alone, SHALLOW)
+        wanted = self._judge.share_right(rows, batch[rows], SHALLOW)
+        if found < WORSE_ALONE * wanted:
+            raise NoFigures(
+                "disqualified", f"recall@{SHALLOW} is {found:.3f} for queries that come alone, which are timed, and "
+                f"{wanted:.3f} for the same queries in a batch",
+            )  # fmt: skip
 
     def _quality(self, shallow: tuple[Array, Array], deep: tuple[Array, Array]) -> Row:
         """Judge a search for 10 and one for 100.

@@ -66,6 +66,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()  # beyond item vectors: "queries", "pairs", "labels", "text", ...
+    imports: ClassVar[tuple[str, ...]] = ()  # packages of an extra: without them its cells are `needs` rows
     fidelity: ClassVar[str] = "UNSTATED"  # EXACT, READ-OUT, ANALOGUE or TRANSFER
     kind: ClassVar[str] = "quantiser"  # control, quantiser, codec, transform, scorer
     paper: ClassVar[str] = ""
@@ -267,6 +268,11 @@ def needs_of(method: Method) -> frozenset[str]:
     return method.needed().union(*(needs_of(part) for part in parts_of(method)))
 
 
+def imports_of(method: Method) -> list[str]:
+    """Return the packages beyond the core that a configuration imports, its parts included."""
+    return sorted({*method.imports, *(name for part in parts_of(method) for name in imports_of(part))})
+
+
 def parts_of(method: Method) -> list[Method]:
     """Return the methods that a composite method is made of, in order; none for a plain one."""
     parts: list[Method] = []
@@ -331,5 +337,5 @@ def encode_blocks(method: Method, items: Array, shared: Arrays, rows: int = 6553
 
 __all__ = [
     "BUILD", "COLD", "Arrays", "Chain", "Codec", "Hits", "Method", "Metric", "Sample", "Searcher", "Self", "Transform",
-    "encode_blocks", "needs_of", "nest", "parts_of", "reseed", "rows_of", "unnest",
+    "encode_blocks", "imports_of", "needs_of", "nest", "parts_of", "reseed", "rows_of", "unnest",
 ]  # fmt: skip

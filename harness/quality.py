@@ -106,6 +106,13 @@ class Judge:
             return Recall(counted, k, counted / k, counted / k, counted / k)
         return Recall(counted, k, *_tie_bounds(right, ids, scores, k, ids.shape[1] >= self._n))
 
+    def share_right(self, rows: Array, ids: Array, k: int) -> float:
+        """Return the share of answers (len(rows), at least k) to some of the queries, by row, that are right."""
+        neighbours = np.where(
+            self._truth.scores[rows] >= self._floor(min(k, self._n))[rows, None], self._truth.ids[rows], -2
+        )
+        return float((ids[:, :k, None] == neighbours[:, None, :]).any(2).mean())
+
 
 def _tie_bounds(right: Array, ids: Array, scores: Array, k: int, complete: bool) -> tuple[Array, Array, Array]:
     """Return recall at k under the worst, the expected and the best legal order of equal scores.
@@ -138,15 +145,31 @@ class Relevance:
         self._evaluator = ir_measures.evaluator(
             list(MEASURES.values()), {self._queries[row]: dict(qrels[self._queries[row]]) for row in self.judged}
         )
+        positions = {document: position for position, document in enumerate(self._documents)}
+        pairs = [
+            (row, positions[document])
+            for row in self.judged
+            for document, grade in qrels[self._queries[row]].items()
+            if grade > 0 and document in positions
+        ]
+        self._relevant = np.array([row * len(self._documents) + item for row, item in pairs], np.int64)
 
     def per_query(self, ids: Array) -> dict[str, list[float]]:
         """Return each measure for each judged query, in the order of `judged`."""
-        run = {
-            self._queries[row]: {self._documents[i]: -float(rank) for rank, i in enumerate(ids[row, :100]) if i >= 0}
-            for row in self.judged
-        }
         names = {measure: name for name, measure in MEASURES.items()}
         found: dict[str, dict[str, float]] = {name: {} for name in MEASURES}
-        for value in self._evaluator.iter_calc(run):
+        for value in self._evaluator.iter_calc(self._run(ids[:, :100])):
             found[names[value.measure]][value.query_id] = value.value
         return {name: [of.get(self._queries[row], 0.0) for row in self.judged] for name, of in found.items()}
+
+    def _run(self, ids: Array) -> dict[str, dict[str, float]]:
+        """Return the rankings down to the last relevant document: what follows it changes no measure."""
+        keys = np.arange(len(ids))[:, None] * len(self._documents) + ids
+        relevant = np.isin(keys, self._relevant) & (ids >= 0)
+        depths = np.where(relevant.any(1), ids.shape[1] - np.argmax(relevant[:, ::-1], axis=1), 0)
+        found: dict[str, dict[str, float]] = {}
+        for row in self.judged:
+            ranked = ids[row, : depths[row]]
+            if len(ranked):
+                found[self._queries[row]] = {self._documents[i]: -float(at) for at, i in enumerate(ranked) if i >= 0}
+        return found

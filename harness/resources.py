@@ -7,7 +7,6 @@ import functools
 import hashlib
 import os
 import platform
-import signal
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -47,12 +46,6 @@ def trim() -> None:
             ctypes.CDLL(None).malloc_trim(0)
         except (OSError, AttributeError):
             return  # another C library: freed memory may still count as resident
-
-
-def die_with_parent() -> None:
-    """Let the kernel end this process with the fork server, which ends with the run: nothing loops on after a kill."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def reset_peak() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import itertools
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,9 +16,10 @@ from packbench import registry, resources
 from packbench.budget import Budget
 from packbench.dataset import Dataset
 from packbench.errors import BudgetTooSmall
+from packbench.folders import run_folder
 from packbench.items import Ragged
 from packbench.measure import Bench, NoFigures, no_figures
-from packbench.method import Method, needs_of
+from packbench.method import Method, imports_of, needs_of
 from packbench.plan import BUDGETS, REFERENCES, STANDARD, Cell, Listener, Plan, Silent, checked_requests, plan_cells
 from packbench.quality import CUTOFFS
 from packbench.spec import parse, parse_request
@@ -47,8 +48,8 @@ def run(
 
         dataset = load(dataset)
     store = Store(results)
-    with tempfile.TemporaryDirectory(prefix="packbench-", ignore_cleanup_errors=True) as folder:
-        bench = Bench(dataset, plan, store, Path(folder))
+    with run_folder() as folder:
+        bench = Bench(dataset, plan, store, folder)
         # The references are codes of single vectors; items of another kind have none yet.
         references = plan.references and not isinstance(dataset.items, Ragged)
         cells = plan_cells(requests, dataclasses.replace(plan, references=references))
@@ -175,6 +176,10 @@ class _Run:
         if not able:
             lacking = ", ".join(sorted(needs_of(candidates[0]) - provided))
             return {"status": "needs", "reason": f"needs {lacking}, which {self._dataset.name} does not have"}
+        missing = [name for name in imports_of(able[0]) if importlib.util.find_spec(name) is None]
+        if missing:
+            extras = "pip install 'packbench[learned]' or 'packbench[peers]'"
+            return {"status": "needs", "reason": f"needs {', '.join(missing)}, which is not installed; {extras}"}
         return self._chosen(cell, able)
 
     def _chosen(self, cell: Cell, candidates: list[Method]) -> Row:

@@ -115,9 +115,8 @@ class Store:
         folder = self.folder / "hits"
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f".{measurement}.{os.getpid()}.npz"
-        np.savez_compressed(
-            partial, allow_pickle=False, **{name: array.astype(np.int32) for name, array in ids.items()}
-        )
+        # Ids hardly compress, and compressing them took longer than judging them.
+        np.savez(partial, allow_pickle=False, **{name: array.astype(np.int32) for name, array in ids.items()})
         partial.replace(folder / f"{measurement}.npz")
 
     def hits(self, measurement: str) -> dict[str, Array]:

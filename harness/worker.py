@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from packbench import artefact, guard, latency, registry, resources
+from packbench import artefact, batches, guard, kernels, latency, registry, resources, sandbox
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall, Disqualified
 from packbench.exact import reference
@@ -56,7 +56,6 @@ def staged(folder: Path, name: str) -> Items | None:
 
 def main(connection: Connection, output: str, job: Json) -> None:
     """Run one job and send one JSON answer: {'ok': ...} or {'status': ..., 'reason': ...}."""
-    resources.die_with_parent()
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -64,7 +63,7 @@ def main(connection: Connection, output: str, job: Json) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     _end_with_the_run()
-    watch = guard.Guard(Path(job["scratch"]))
+    watch = guard.Guard(Path(job["scratch"]), compiles=job["kind"] == "rehearse")
     try:
         answer: Json = {"ok": _JOBS[job["kind"]](job, watch)}
         watch.check()
@@ -102,21 +101,29 @@ def _told(error: BaseException) -> str:
     return str(error).strip().replace("\n", " ")[:500]
 
 
-def _prepare(job: Json) -> Method:
-    for plugin in job["plugins"]:
-        registry.load_plugin(plugin)
-    method = reseed(parse(job["spec"]), job["seed"])
-    scratch = Path(job["scratch"])
-    os.chdir(scratch)
-    os.environ["TMPDIR"] = str(scratch)
+def _shut_in(job: Json, watch: guard.Guard, *writable: Path) -> None:
+    """Leave the worker its scratch folder and what is open, then load the plug-ins: their import is held to it too."""
+    compiles = job["kind"] == "rehearse"
+    plugins = [Path(plugin).resolve() for plugin in job["plugins"]]
+    own = {Path(str(module.__file__)).parent for name, module in sys.modules.items() if name.startswith("packbench.")}
+    caches = kernels.cache_folders({*own, *(plugin.parent for plugin in plugins)})
+    kernels.keep_kernels(store=compiles)
+    sys.dont_write_bytecode = True
+    sandbox.scratch_only(Path(job["scratch"]))
+    sandbox.confine([*plugins, *caches], [Path(job["scratch"]), *writable, *(caches if compiles else ())])
+    with watch:
+        for plugin in job["plugins"]:
+            registry.load_plugin(plugin)
+
+
+def _method(job: Json) -> Method:
     resources.limit_threads(job["threads"])
-    return method
+    return reseed(parse(job["spec"]), job["seed"])
 
 
 def build(job: Json, watch: guard.Guard) -> Json:
     """Fit on the sample, encode the items, write the artefact; return seconds, peaks and the ledger."""
-    method = _prepare(job)
-    folder = Path(job["stage"])
+    folder, out = Path(job["stage"]), Path(job["artefact"])
     items = staged(folder, "items")
     fit = staged(folder, "fit")
     if items is None or fit is None:
@@ -124,6 +131,8 @@ def build(job: Json, watch: guard.Guard) -> Json:
     names = sorted({file.name.split(".")[0] for file in folder.glob("extra-*.npy")})
     extras = {name.removeprefix("extra-"): np.load(folder / f"{name}.dense.npy", mmap_mode="r") for name in names}
     sample = Sample(fit, job["metric"], staged(folder, "fit_queries"), extras)
+    _shut_in(job, watch, out)
+    method = _method(job)
     resources.limit_memory(job["memory_bytes"])
     resources.reset_peak()
     before = resources.resident_bytes()
@@ -139,9 +148,8 @@ def build(job: Json, watch: guard.Guard) -> Json:
     encoded = time.perf_counter()
     peak_encode = resources.peak_bytes()
     with watch:
-        _check_batches(method, items, shared, codes)
+        _check_batches(method, items, shared, codes, sample)
     watch.check()
-    out = Path(job["artefact"])
     ledger = artefact.weigh(codes, shared, len(items))
     written = artefact.save(
         out, codes, shared, spec=job["spec"], seed=job["seed"], metric=job["metric"], n=len(items), d=width(items),
@@ -162,18 +170,27 @@ def _above(peak: int | None, before: int) -> int | None:
     return None if peak is None else max(0, peak - before)
 
 
-def _check_batches(method: Method, items: Items, shared: dict[str, Array], codes: dict[str, Array]) -> None:
+def _check_batches(
+    method: Method, items: Items, shared: dict[str, Array], codes: dict[str, Array], sample: Sample
+) -> None:
     """Encode a few rows again on their own: a code that depends on its batch could not be extended or served.
 
     Raises:
-        Disqualified: the codes differ.
+        Disqualified: the codes differ, or, where they have no rows to compare, the scores of their items.
     """
     n = len(items)
+    told: str | None = ""
     for start in sorted({0, n // 2}):
         rows = slice(start, min(start + 16, n))
-        told = artefact.same_codes(codes, artefact.checked(method.encode(items[rows], shared), "encode"), rows, n)
+        alone = artefact.checked(method.encode(items[rows], shared), "encode")
+        told = batches.differs(codes, alone, rows, n)
         if told:
             raise Disqualified(f"encode depends on the batch: {told} when they are encoded alone")
+    queries = sample.queries if sample.queries is not None else items
+    if told is None and (sample.queries is not None or isinstance(items, np.ndarray)):
+        told = batches.scores_differ(method, items, codes, shared, sample.metric, queries)
+        if told:
+            raise Disqualified(f"encode depends on the batch: {told}")
 
 
 def search(job: Json, watch: guard.Guard) -> Json:
@@ -181,14 +198,15 @@ def search(job: Json, watch: guard.Guard) -> Json:
 
     `spare` answers more are asked for where a query's own row is to be taken out.
     """
-    method = _prepare(job)
     queries = staged(Path(job["queries"]), "queries")
     if queries is None:
         raise BadInput(f"no queries are staged in {job['queries']}")
     queries = _in_memory(queries)
     n, spare = int(job["n"]), int(job["spare"])
-    _touch_blas(width(queries))
     codes, shared, manifest = artefact.load(Path(job["artefact"]))
+    _shut_in(job, watch, Path(job["answers"]))
+    method = _method(job)
+    _touch_blas(width(queries))
     hot = sum(array.nbytes for array in (*codes.values(), *shared.values()) if not isinstance(array, np.memmap))
     resources.limit_memory(job["memory_bytes"])
     before = resources.resident_bytes() - hot
@@ -221,7 +239,10 @@ def search(job: Json, watch: guard.Guard) -> Json:
         begin = time.perf_counter()
         exact, scale = reference(n, int(manifest["d"]), manifest["metric"], manifest["values"])
         with watch:
-            answer |= latency.measure(searcher, exact, scale, queries, seconds=job["timing_seconds"])
+            figures, rows, ids = latency.measure(searcher, exact, scale, queries, seconds=job["timing_seconds"])
+        answer |= figures
+        np.save(Path(job["answers"]) / "timed-rows.npy", rows)
+        np.save(Path(job["answers"]) / "timed-ids.npy", ids)
         seconds["time"] = time.perf_counter() - begin
         if answer.pop("memoised"):
             raise Disqualified(
@@ -264,11 +285,16 @@ def _touch_blas(d: int) -> None:
 
 def rehearse(job: Json, watch: guard.Guard) -> Json:
     """Go through a method on a few random rows, so that what it compiles is on disk before anything is timed."""
-    method = _prepare(job)
-    rows = np.random.default_rng(0).standard_normal((600, int(job["d"])), dtype=np.float32)
+    _shut_in(job, watch)
+    method = _method(job)
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((600, int(job["d"])), dtype=np.float32)
+    rows: Items = Ragged(values, np.arange(0, 601, 3)) if job["ragged"] else values
+    extras = {"pairs": np.repeat(np.arange(50)[:, None], 2, 1), "labels": np.arange(len(rows)) % 5}
     with watch:
-        shared = method.fit(Sample(rows, job["metric"], rows[:50]))
-        searcher = method.open(method.encode(rows, shared), shared, job["metric"])
+        shared = method.fit(Sample(rows, job["metric"], rows[:50], extras))
+        codes = method.encode(rows, shared)
+        searcher = method.open(artefact.for_search(codes), artefact.for_search(shared), job["metric"])
         for batch in (rows[:1], rows[:64]):
             for k in (latency.K, 100):
                 searcher.search(batch, k)
@@ -277,8 +303,7 @@ def rehearse(job: Json, watch: guard.Guard) -> Json:
 
 def plan(job: Json, watch: guard.Guard) -> Json:
     """Ask a plug-in for its configurations here, where a loop or a crash of its costs one row and not the run."""
-    for plugin in job["plugins"]:
-        registry.load_plugin(plugin)
+    _shut_in(job, watch)
     with watch:
         try:
             found = itertools.islice(registry.get(job["request"]).for_budget(Budget(**job["budget"])), job["tries"])

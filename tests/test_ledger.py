@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from packbench import artefact
+from packbench import artefact, batches
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall, Disqualified
 from packbench.method import nest, unnest
@@ -90,8 +90,8 @@ def test_names_nest_with_the_tier_in_front():
 
 def test_codes_that_depend_on_the_batch_are_told():
     whole = {"c": RNG.integers(0, 255, (100, 8)).astype("u1")}
-    assert artefact.same_codes(whole, {"c": whole["c"][10:20]}, slice(10, 20), 100) == ""
-    assert "change" in artefact.same_codes(whole, {"c": whole["c"][11:21]}, slice(10, 20), 100)
+    assert batches.differs(whole, {"c": whole["c"][10:20]}, slice(10, 20), 100) == ""
+    assert "change" in batches.differs(whole, {"c": whole["c"][11:21]}, slice(10, 20), 100)
 
 
 RNG = np.random.default_rng(0)

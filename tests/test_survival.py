@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -156,3 +157,28 @@ def test_a_torn_line_is_dropped_and_a_finished_run_repeats_nothing(uninterrupted
     assert whole.startswith(b"".join(lines[:7]))
     finish(start(tmp_path))
     assert file.read_bytes() == whole
+
+
+def test_a_killed_run_leaves_no_process(tmp_path):
+    process = start(tmp_path / "results", ["loops()"], (PLUGIN,), start_new_session=True)
+    family = _until_looping(process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    psutil.wait_procs(family, timeout=10)
+    alive = [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    for one in alive:
+        one.kill()
+    assert not alive
+
+
+def _until_looping(process):
+    """Wait for a worker that burns time, and return every process under the run's."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        family = psutil.Process(process.pid).children(recursive=True)
+        busy = [one for one in family if _busy(one) and one.cpu_times().user > 1.0]
+        if busy:
+            return family
+        time.sleep(0.1)
+    process.kill()
+    raise AssertionError("no worker came to loop within a minute")

@@ -1,0 +1,41 @@
+"""Say where numba keeps what it compiled: read in every worker, written in a rehearsal alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from numba.core import caching, config
+
+
+def keep_kernels(*, store: bool) -> None:
+    """Let numba read its caches, and write to them only if told to.
+
+    A worker that has seen a data set must leave nothing behind. numba picks a cache by trying to write to it, which
+    such a worker may not do; so it is picked by permission, which comes to the same.
+    """
+
+    def permitted(locator: Any) -> None:
+        path = Path(locator.get_cache_path())
+        nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+        if not os.access(nearest, os.W_OK):
+            raise PermissionError(f"{nearest} may not be written")
+        if store:
+            path.mkdir(parents=True, exist_ok=True)
+
+    caching._CacheLocator.ensure_cache_path = permitted
+    if not store:
+        caching.Cache.save_overload = lambda cache, signature, data: None
+
+
+def cache_folders(code: Iterable[Path]) -> list[Path]:
+    """Return the folders in which numba keeps the kernels of code in those folders, made where that is allowed."""
+    found = [folder / "__pycache__" for folder in code]
+    for folder in found:
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
+    chosen = [Path(config.CACHE_DIR)] if config.CACHE_DIR else []
+    return [*found, *chosen, Path(caching.AppDirs(appname="numba", appauthor=False).user_cache_dir)]

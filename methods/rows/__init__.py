@@ -1,0 +1,1 @@
+"""Fewer rows: which items are kept at all."""

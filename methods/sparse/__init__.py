@@ -1,0 +1,1 @@
+"""Sparse codes: few of many coordinates or dictionary atoms per item."""
