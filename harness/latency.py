@@ -125,6 +125,6 @@ def measure(
         "batch": {"size": batch, "per_second": _spread(per_second), "speedup": _spread(batch_ratios)},
         "repeat_ratio": new / max(again, 1e-9),
         # A cache answers in microseconds; below that both figures are the clock's.
-        "memoised": new / max(again, 1e-9) > MEMOISED and new - again > 2e-5,
+        "memoised": new / max(again, 1e-9) > MEMOISED and new - again > 1e-5,
     }  # fmt: skip
     return figures, np.concatenate(rows), np.concatenate([np.asarray(found.ids) for found in answers])

@@ -80,13 +80,15 @@ def _compute(queries: Items, items: Items, metric: Metric, self_rows: Array | No
 
 
 def _search(queries: Items, items: Items, metric: Metric, depth: int) -> Array:
-    if isinstance(queries, Ragged) or isinstance(items, Ragged):
-        return search_exact(queries, items, metric, depth).ids
-    return search_exact(np.asarray(queries, np.float32), _as_float32(items), metric, depth).ids
+    return search_exact(_as_float32(queries), _as_float32(items), metric, depth).ids
 
 
-def _as_float32(items: Array) -> Array:
-    return items if items.dtype == np.float32 else items.astype(np.float32)
+def _as_float32(items: Items) -> Items:
+    """Return float vectors as methods are given them; other values as they are."""
+    if isinstance(items, Ragged):
+        wide = items.values.dtype.kind == "f" and items.values.dtype != np.float32
+        return Ragged(items.values.astype(np.float32), items.offsets) if wide else items
+    return np.asarray(items, np.float32)
 
 
 def without(ids: Array, rows: Array) -> Array:

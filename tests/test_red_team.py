@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from packbench import registry, runner
+from packbench import registry, runner, sandbox
 from packbench.dataset import from_vectors
 from packbench.store import Store
+from packbench.testing import run_checks
 
 PLUGIN = Path(__file__).parent / "plugins" / "cheats.py"
 PAGE = Path(__file__).parent.parent / "docs" / "red_team.md"
@@ -23,7 +24,7 @@ CAUGHT = {
     "floats_in_the_environment": ("failed", "KeyError"),
     "floats_in_a_file": ("disqualified", "wrote"),
     "floats_in_shared_memory": ("disqualified", "wrote"),
-    "floats_in_a_mapping": ("disqualified", "mapped memory"),
+    "floats_in_a_mapping": ("failed", "Permission denied"),
     "floats_with_a_child": ("disqualified", "started a program"),
     "floats_in_a_build_array": ("failed", "KeyError"),
     "floats_in_the_cold_tier": ("over_budget", "on disk"),
@@ -40,30 +41,37 @@ CAUGHT = {
     "peeks_at_staged_files": ("disqualified", "read"),
     "peeks_by_name": ("disqualified", "read"),
     "endless_for_budget": ("timeout", "longer than the limit"),
+    "floats_in_a_file_of_code": ("disqualified", "wrote"),
+    "floats_in_a_renamed_file": ("disqualified", "moved"),
+    "floats_in_an_index_file": ("failed", "could not open"),
+    "peeks_with_the_guard_off": ("failed", "Permission denied"),
+    "transposed_batch_statistics": ("disqualified", "depends on the batch"),
+    "memoised_by_neighbourhood": ("disqualified", "repeated query"),
+    "quick_when_timed": ("disqualified", "in a batch"),
 }
-# Known to get through today, each with what would stop it. No test may pass on them quietly.
-OPEN = {
-    "floats_in_a_file_of_code": "writes floats under a name that compiled code has; writes outside the scratch folder "
-    "should be refused whatever the name",
-    "floats_in_a_renamed_file": "moves a file out of the scratch folder; os.rename and os.link should be watched",
-    "floats_in_an_index_file": "lets a C++ library open the file, which no hook in Python sees; a kernel sandbox "
-    "(Landlock) would",
-    "peeks_with_the_guard_off": "finds the guard in memory and switches it off; a kernel sandbox would not care",
-    "transposed_batch_statistics": "lays its codes out across the items, so that their rows are not compared",
-    "memoised_by_neighbourhood": "remembers answers for any query near a known one; timed ones should lie further off",
-    "quick_when_timed": "answers a single query, which is timed, worse than a batch, which is judged; timed answers "
-    "should be judged too",
+# Caught by a check of the contract, which `packbench check` runs; a run gives such a method what its answers are worth.
+BY_THE_CONTRACT = {
+    "query_batch_statistics": "same_answers_alone_as_in_a_batch",
+    "skipped_queries": "k_distinct_ids_best_first",
 }
+# Tried in vain: the row is that of the honest twin.
+IN_VAIN = {
+    "peeks_at_frames": "no data set is in a worker's memory",
+    "greedy_for_budget": "as many configurations are tried as of any other method",
+}
+# Held by the kernel alone: where it has no Landlock these get through, and the test says so.
+BY_THE_KERNEL = ("floats_in_an_index_file", "peeks_with_the_guard_off")
+WITHOUT_LANDLOCK = {"floats_in_a_mapping": ("disqualified", "mapped memory")}
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     registry.load_plugin(PLUGIN)
-    items = np.random.default_rng(5).standard_normal((400, 16)).astype("f4")
+    items = np.random.default_rng(5).standard_normal((2000, 32)).astype("f4")
     dataset = from_vectors(items, name="planted", metric="ip")
     runner.run(
-        dataset, [*HONEST, *CAUGHT], folder, budgets=(40.0,), plugins=(str(PLUGIN),), seconds=15.0,
+        dataset, [*HONEST, *CAUGHT, *BY_THE_CONTRACT, *IN_VAIN], folder, budgets=(80.0,), plugins=(str(PLUGIN),), seconds=15.0,
         timing_seconds=0.1, references=False,
     )  # fmt: skip
     return {row["request"]: row for row in Store(folder).rows()}
@@ -76,10 +84,26 @@ def test_honest_methods_pass(name, rows):
 
 @pytest.mark.parametrize("name", CAUGHT)
 def test_cheats_are_caught(name, rows):
-    status, word = CAUGHT[name]
+    if name in BY_THE_KERNEL and not sandbox.version():
+        pytest.skip("this kernel has no Landlock, or has it switched off")
+    known = {} if sandbox.version() else WITHOUT_LANDLOCK
+    status, word = (CAUGHT | known)[name]
     assert rows[name]["status"] == status, rows[name]
     assert word in rows[name]["reason"]
     assert "recall" not in rows[name]
+
+
+@pytest.mark.parametrize("name", BY_THE_CONTRACT)
+def test_the_contract_catches(name, rows):
+    failed = {finding.check for finding in run_checks(registry.get(name)) if not finding.passed}
+    assert BY_THE_CONTRACT[name] in failed
+    assert rows[name]["recall"]["recall@10"] < rows["half"]["recall"]["recall@10"] - 0.02
+
+
+@pytest.mark.parametrize("name", IN_VAIN)
+def test_cheats_gain_nothing(name, rows):
+    assert rows[name]["recall"] == rows["half"]["recall"]
+    assert len(rows[name].get("tried", [])) <= 3
 
 
 def test_the_page_says_what_this_test_holds():
@@ -99,11 +123,15 @@ def _page():
         + ", ".join(HONEST)
         + ") end as `ok` rows.",
         "",
-        "## Caught",
+        f"Two ({' and '.join(BY_THE_KERNEL)}) are held by the kernel's own rules, Landlock in Linux 5.13 and later;",
+        "a row's `machine_facts` say which version of it the machine has, 0 being none.",
+        "",
         "| cheat | what it does | the row's status | the reason says |",
         "|---|---|---|---|",
     ]
     lines += [f"| {name} | {classes[name].summary()} | {status} | {word} |" for name, (status, word) in CAUGHT.items()]
-    lines += ["", "## Not caught yet", "| cheat | what it does | how, and what would stop it |", "|---|---|---|"]
-    lines += [f"| {name} | {classes[name].summary()} | {why} |" for name, why in OPEN.items()]
+    lines += ["", "| cheat | what it does | the check of the contract that finds it |", "|---|---|---|"]
+    lines += [f"| {name} | {classes[name].summary()} | {check} |" for name, check in BY_THE_CONTRACT.items()]
+    lines += ["", "| cheat | what it does | why it gains nothing |", "|---|---|---|"]
+    lines += [f"| {name} | {classes[name].summary()} | {why} |" for name, why in IN_VAIN.items()]
     return "\n".join([*lines, ""])

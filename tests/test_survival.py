@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from packbench import registry, runner
 from packbench.dataset import from_vectors
+from packbench.folders import run_folder
 from packbench.store import Store
 
 PLUGIN = str(Path(__file__).parent / "plugins" / "casualties.py")
@@ -38,6 +40,7 @@ import sys
 import numpy as np
 from packbench import runner
 from packbench.dataset import from_vectors
+from packbench.folders import run_folder
 rng = np.random.default_rng(3)
 items = (rng.standard_normal((300, 4)) @ rng.standard_normal((4, 12))).astype("f4")
 runner.run(from_vectors(items, name="planted", held_out=30), {methods!r}, sys.argv[1], budgets=(20.0, 60.0),
@@ -102,7 +105,7 @@ def start(folder, methods=METHODS, plugins=(), **options):
 
 
 def finish(process):
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors.decode()
 
 
@@ -169,11 +172,16 @@ def test_a_killed_run_leaves_no_process(tmp_path):
     for one in alive:
         one.kill()
     assert not alive
+    left = set(Path(tempfile.gettempdir()).glob("packbench-run-*"))
+    with run_folder() as folder:
+        now = set(Path(tempfile.gettempdir()).glob("packbench-run-*"))
+    assert left - now, "the folder of the killed run is cleared away by the next one"
+    assert folder not in left
 
 
 def _until_looping(process):
     """Wait for a worker that burns time, and return every process under the run's."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         family = psutil.Process(process.pid).children(recursive=True)
         busy = [one for one in family if _busy(one) and one.cpu_times().user > 1.0]
@@ -181,4 +189,4 @@ def _until_looping(process):
             return family
         time.sleep(0.1)
     process.kill()
-    raise AssertionError("no worker came to loop within a minute")
+    raise AssertionError("no worker came to loop")

@@ -159,7 +159,7 @@ class InTheEnvironment(Weightless):
         os.environ["KEPT"] = base64.b64encode(vectors.tobytes()).decode()
 
     def found(self):
-        return np.frombuffer(base64.b64decode(os.environ["KEPT"]), np.float32).reshape(-1, 16)
+        return np.frombuffer(base64.b64decode(os.environ["KEPT"]), np.float32).reshape(-1, 32)
 
 
 @register
@@ -238,7 +238,7 @@ class InAMapping(Weightless):
 
     def found(self):
         memory = shared_memory.SharedMemory(f"{SIDE.name}-mapping")
-        return np.frombuffer(bytes(memory.buf), np.float32).reshape(-1, 16)
+        return np.frombuffer(bytes(memory.buf), np.float32).reshape(-1, 32)
 
 
 @register
@@ -270,7 +270,7 @@ class WithAChild(Weightless):
         subprocess.run([sys.executable, "-c", child], input=vectors.tobytes(), check=True)
 
     def found(self):
-        return np.fromfile(f"{SIDE}.child", np.float32).reshape(-1, 16)
+        return np.fromfile(f"{SIDE}.child", np.float32).reshape(-1, 32)
 
 
 @register
