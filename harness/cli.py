@@ -73,7 +73,11 @@ def _load_plugins(plugins: list[Path] | None) -> tuple[str, ...]:
 
 
 @app.command("list")
-def list_(what: Annotated[str, typer.Argument(help="methods or datasets")] = "methods", plugin: Plugins = None) -> None:
+def list_(
+    what: Annotated[str, typer.Argument(help="methods or datasets")] = "methods",
+    plugin: Plugins = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Write the reference page of the methods.")] = False,
+) -> None:
     """List the methods or the data sets.
 
     Example: `packbench list datasets`
@@ -83,6 +87,11 @@ def list_(what: Annotated[str, typer.Argument(help="methods or datasets")] = "me
         from packbench import registry
 
         _load_plugins(plugin)
+        if as_markdown:
+            from packbench.reference import methods_page
+
+            sys.stdout.write(methods_page())
+            return
         for heading in ("method", "family", "fidelity", "needs", "what it does"):
             table.add_column(heading, overflow="fold")
         for name, cls in registry.methods().items():
@@ -109,6 +118,7 @@ def info(name: Annotated[str, typer.Argument(help="A method or a data set.")], p
     import inspect
 
     from packbench import datasets, registry
+    from packbench.reference import argument
 
     _load_plugins(plugin)
     out = _out()
@@ -117,19 +127,13 @@ def info(name: Annotated[str, typer.Argument(help="A method or a data set.")], p
         out.print(f"[bold]{name}[/]  ({cls.family()}, {cls.fidelity})", highlight=False)
         out.print(escape(inspect.cleandoc(cls.__doc__ or "")), highlight=False)
         facts = {"paper": cls.paper, "bytes": cls.formula, "needs": ", ".join(sorted(cls.needs)) or "item vectors only"}
-        facts |= {"arguments": ", ".join(_argument(entry) for entry in dataclasses.fields(cls)) or "none"}  # type: ignore[arg-type]
+        facts |= {"arguments": ", ".join(argument(entry) for entry in dataclasses.fields(cls)) or "none"}  # type: ignore[arg-type]
         for what, value in facts.items():
             out.print(f"[bold]{what}:[/] {escape(value)}", highlight=False)
     elif name in datasets.names():
         _facts(datasets.card(name))
     else:
         registry.get(name)
-
-
-def _argument(entry: Any) -> str:
-    import dataclasses
-
-    return entry.name if entry.default is dataclasses.MISSING else f"{entry.name}={entry.default!r}"
 
 
 def _facts(facts: dict[str, Any]) -> None:
@@ -223,7 +227,7 @@ def run(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", help="A name to be solved for each budget, or a spec; repeat. Default: eighteen."),
+        typer.Option("--method", help="A name to be solved for each budget, or a spec, or all; repeat. Default: 18."),
     ] = None,
     results: Results = Path("results"),
     plugin: Plugins = None,

@@ -88,7 +88,7 @@ def plan_cells(methods: Iterable[str], plan: Plan) -> list[Cell]:
 
 
 def checked_requests(methods: Sequence[str] | None, plan: Plan) -> list[str]:
-    """Return what is to be measured (by default the standard eighteen), refusing what does not parse.
+    """Return what is to be measured (by default the standard eighteen; `all` is every method), if it all parses.
 
     Raises:
         BadInput: an unknown method, or a spec that does not parse.
@@ -96,6 +96,8 @@ def checked_requests(methods: Sequence[str] | None, plan: Plan) -> list[str]:
     for plugin in plan.plugins:
         registry.load_plugin(plugin)
     requests = list(methods or STANDARD)
+    if "all" in requests:
+        requests = list(dict.fromkeys([*(one for one in requests if one != "all"), *registry.solvable()]))
     for request in requests:
         found = parse_request(request)
         if not isinstance(found, Method) and found.family() == "composite" and found.name == "faiss":

@@ -17,7 +17,8 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from packbench.errors import BadInput
+from packbench.budget import Budget
+from packbench.errors import BadInput, BudgetTooSmall
 from packbench.method import Chain, Method
 
 GROUP = "packbench.methods"
@@ -71,6 +72,22 @@ def methods() -> dict[str, type[Method]]:
                     "Repair or uninstall the package that declares it"
                 ) from error
     return dict(sorted(_methods.items()))
+
+
+def solvable() -> list[str]:
+    """Return the names of the methods that can be asked for by name; others, as faiss, have to be spelled out."""
+    probe = Budget(512.0, 1_000_000, 64)
+
+    def answers(cls: type[Method]) -> bool:
+        try:
+            next(iter(cls.for_budget(probe)), None)
+        except BudgetTooSmall:
+            return True
+        except (BadInput, TypeError):
+            return False
+        return True
+
+    return [name for name, cls in methods().items() if answers(cls)]
 
 
 def load_plugin(path: str | Path) -> list[type[Method]]:

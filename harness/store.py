@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def row_id(identity: Mapping[str, Any]) -> str:
 
 
 class Store:
-    """Append rows to DIR/results.jsonl and read every .jsonl file of DIR.
+    """Append rows to DIR/results.jsonl and read every .jsonl file of DIR, those that were gzipped since included.
 
     The ids of a row's answers lie in DIR/hits/<measurement>.npz, so that anyone can judge them again.
     """
@@ -69,8 +71,8 @@ class Store:
         Raises:
             BadInput: a line other than the last is no JSON object: the file was damaged by something else.
         """
-        for file in sorted(self.folder.glob("*.jsonl")):
-            lines = file.read_bytes().split(b"\n")
+        for file in sorted([*self.folder.glob("*.jsonl"), *self.folder.glob("*.jsonl.gz")]):
+            lines = _read(file).split(b"\n")
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
@@ -123,6 +125,15 @@ class Store:
         """Return the answers of a measurement: ids_10, ids_100."""
         with np.load(self.folder / "hits" / f"{measurement}.npz") as saved:
             return {name: saved[name] for name in saved.files}
+
+
+def _read(file: Path) -> bytes:
+    if file.suffix != ".gz":
+        return file.read_bytes()
+    try:
+        return gzip.decompress(file.read_bytes())
+    except (OSError, EOFError, zlib.error):
+        raise BadInput(f"{file}: is no whole gzip file; make it again with gzip") from None
 
 
 def results(folder: str | Path = "results") -> pd.DataFrame:

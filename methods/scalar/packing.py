@@ -138,7 +138,15 @@ def _unpack_row(words, rest, row, bits, integers, eights, into):  # type: ignore
                 found = ((word >> np.uint64(part)) & np.uint64(_LOW_BITS)) << up
                 eights[into, 8 * i + part] = found | eights[into, 8 * i + part] if up else found
     body = chunks * CHUNK
-    for j in range(body, integers.shape[1]):
+    mask = np.uint64((1 << bits) - 1)
+    for group in range((integers.shape[1] - body) // 8):
+        # Eight integers fill as many bytes as one has bits.
+        word = np.uint64(0)
+        for byte in range(bits):
+            word |= np.uint64(rest[row, group * bits + byte]) << np.uint64(8 * byte)
+        for part in range(8):
+            integers[into, body + 8 * group + part] = np.uint8((word >> np.uint64(part * bits)) & mask)
+    for j in range(integers.shape[1] // 8 * 8, integers.shape[1]):
         bit = (j - body) * bits
         at = bit // 8
         # Two neighbouring bytes always hold a whole integer; the second may lie past the end of the row.
