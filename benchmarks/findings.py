@@ -70,11 +70,6 @@ def best_of_families(cells: Cells) -> Table:
         rows = [row for (_, at), row in cells.rows.items() if at == budget]
         for row in sorted(rows, key=lambda row: row["recall"]["recall@10"]):
             best["control" if row["kind"] == "control" else row["family"]] = row
-            if (
-                at == budget
-                and row["recall"]["recall@10"] > best.get(family, {"recall": {"recall@10": -1}})["recall"]["recall@10"]
-            ):
-                best[family] = row
         for family, row in sorted(best.items(), key=lambda pair: -pair[1]["recall"]["recall@10"]):
             table.add_row(f"{budget:g}", family, row["spec"], f"{row['bytes']['deployed']:.1f}", told(cells.mean(row)))
         table.add_section()

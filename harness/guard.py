@@ -87,7 +87,8 @@ class Guard:
         if path.endswith(_CODE) or path.startswith(_SYSTEM):
             return True
         own_data = path.startswith(self._own) and path.endswith((".npy", ".npz", ".parquet"))
-        return path.startswith(self._libraries) and not own_data
+        # Looking for installed packages opens folders of sys.path; a folder holds no data.
+        return (path.startswith(self._libraries) and not own_data) or Path(path).is_dir()
 
 
 def _real(path: str | bytes) -> str:

@@ -1,9 +1,10 @@
-"""Transform coding: the eigenbasis, bits where the variance is, and one byte for a few coordinates at a time."""
+"""Transform coding: the eigenbasis, bits where the variance is, and a trellis through the coordinates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil, sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from packbench.budget import Budget
 from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
-from packbench.methods.codebook.lookup import LookupSearcher
+from packbench.methods.codebook import trellis
 from packbench.methods.projection.linear import (
     centred,
     centred_queries,
@@ -23,61 +24,70 @@ from packbench.methods.projection.linear import (
     rule_of,
     unit,
 )
-from packbench.methods.scalar.turboquant_mse import gaussian_levels
 from packbench.registry import register
 
-MAX_BITS = 8
-PRIOR = 4.0  # rows of the fit sample that the Gaussian level counts for, against levels learnt from a handful
-ROUNDS = 12
-
+CODERS = ("trellis", "scalar")
+ROUNDS = 6  # in which the values of the code adapt to the fit sample
+ROWS = 8192  # of the fit sample that do so, for time
+PRIOR = 0.5  # rows of it that the value designed for a Gaussian counts for
 
 @register
 @dataclass(frozen=True, slots=True)
 class TransformCoding(Codec):
-    """Rotate to principal axes, give each axis whole bits by reverse water-filling, and code a few axes in each byte.
+    """Rotate to principal axes, share the bits by reverse water-filling, and code the coordinates along a trellis.
 
-    Reverse water-filling gives the next bit to the axis whose expected squared error it lowers most; axes are then
-    packed into whole bytes. An axis starts with the Lloyd-Max levels of a Gaussian of its variance, adapted to the fit
-    sample; with `joint` the 256 codewords of a byte adapt together, in the space of its axes. With `weight` > 0 the
-    error that counts is that of inner products with the fit queries: the basis is that of S C S, where C is the
-    covariance of items and S² = weight E[qq'] + (1 - weight) I, scaled to equal trace; l2 allows none.
+    Each axis gets whole or half bits, 8 nbytes in all, where they lower the expected squared error most. The values
+    of the code are designed for a Gaussian of the axis' variance and adapt to the fit sample, held back by as many
+    rows of prior as leave-one-out error asks for. coder="scalar" is block quantisation as first published, which
+    catalogues list as reverse water-filling: whole bits and the Lloyd-Max levels of each axis alone.
+
+    With `weight` > 0 the error that counts is that of inner products with the fit queries: the basis is that of
+    S C S, where C is the covariance of items and S² = weight E[qq'] + (1 - weight) I, scaled to equal trace. None
+    takes half the share that Ledoit and Wolf's estimator ("A Well-Conditioned Estimator for Large-Dimensional
+    Covariance Matrices", 2004) leaves to the sample: too little costs little, too much much. Without fit queries that
+    is none; distances never have any.
 
     Huang, Schultheiss, "Block Quantization of Correlated Gaussian Random Variables", 1963; bits by Cover, Thomas,
-    "Elements of Information Theory", 2006, section 10.3.3.
+    "Elements of Information Theory", 2006, section 10.3.3; codes by Marcellin, Fischer, "Trellis Coded Quantization of
+    Memoryless and Gauss-Markov Sources", 1990.
     """
 
     name: ClassVar[str] = "transform_coding"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "codec"
     paper: ClassVar[str] = "Huang, Schultheiss, Block Quantization of Correlated Gaussian Random Variables, 1963"
-    formula: ClassVar[str] = "nbytes per item; shared 4 (d dim + d + 256 dim) + 2 dim + 1, dim = min(d, 4 nbytes)"
+    formula: ClassVar[str] = (
+        "nbytes per item; shared 2 d dim + 4 d + 517 dim + 1, dim = min(d, 16 nbytes, ceil(2 sqrt(nbytes d)))"
+    )
 
     nbytes: int
-    joint: bool = True
-    weight: float = 0.0
+    coder: str = "trellis"
+    weight: float | None = None
 
     def __post_init__(self) -> None:
         if self.nbytes < 1:
             raise ValueError(f"nbytes={self.nbytes}: expected at least 1")
-        if not 0 <= self.weight < 1:
-            raise ValueError(f"weight={self.weight}: expected at least 0 and less than 1")
+        if self.coder not in CODERS:
+            raise ValueError(f"coder={self.coder!r}: expected one of {', '.join(CODERS)}")
+        if self.weight is not None and not 0 <= self.weight < 1:
+            raise ValueError(f"weight={self.weight}: expected None, or at least 0 and less than 1")
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        largest = min(budget.d, int(budget.bytes_per_item))
-        sizes: Iterator[TransformCoding] = (cls(nbytes) for nbytes in range(max(largest, 1), 0, -1))
-        best = next(budget.fitting(sizes))
-        return [best, cls(best.nbytes, weight=0.8), cls(best.nbytes, joint=False)]
+        largest = max(1, min(budget.d, int(budget.bytes_per_item)))
+        best = next(budget.fitting(cls(nbytes) for nbytes in range(largest, 0, -1)))
+        return [best, cls(best.nbytes, weight=0.8), cls(best.nbytes, weight=0.0)]
 
     def needed(self) -> frozenset[str]:
         return frozenset({"queries"}) if self.weight else frozenset()
 
     def _dim(self, d: int) -> int:
-        return min(d, 4 * self.nbytes)
+        """Return how many axes may get bits: more than do so where variances fall as those of sentence embeddings."""
+        return min(d, 16 * self.nbytes, ceil(2 * sqrt(self.nbytes * d)))
 
     def planned_bytes(self, d: int) -> tuple[float, float, float]:
         dim = self._dim(d)
-        return float(self.nbytes), 4.0 * (d * dim + d + 256 * dim) + 2 * dim + 1, 0.0
+        return float(self.nbytes), 2.0 * d * dim + 4 * d + (2 * trellis.VALUES + 5) * dim + 1, 0.0
 
     def fit(self, sample: Sample) -> Arrays:
         vectors, rule = as_vectors(sample.items, "fit sample"), rule_of(sample.metric)
@@ -88,150 +98,98 @@ class TransformCoding(Codec):
             raise BadInput(f"{self}: {d} coordinates of at most 8 bits fill {d} bytes; choose nbytes up to that")
         mean = (unit(vectors) if sample.metric == "cosine" else vectors).mean(axis=0, dtype=np.float64)
         residuals = centred(vectors, mean.astype(np.float32), rule)
-        forward, backward = self._bases(residuals, sample)
-        rows = map_rows(residuals, forward)
-        bits = allocate(rows.var(axis=0, dtype=np.float64), self.nbytes)
-        layout = fill_bytes(bits, self.nbytes)
-        codebook, byte = _codebook(rows, layout, self.joint)
-        shared = {"basis": backward, "mean": mean.astype(np.float32), "codebook": codebook, "byte": byte, "rule": rule}
-        return shared | ({"build/basis": forward} if self.weight else {})
+        moment = self._query_moment(sample)
+        forward, backward = bases(residuals, moment, self._dim(d))
+        rows = map_rows(residuals[:: ceil(n / ROWS)], forward.astype(np.float32))
+        scale = np.maximum(rows.std(axis=0, dtype=np.float64), 1e-30).astype(np.float32)
+        bits, codebook = trellis.plan(np.square(scale, dtype=np.float64), 8 * self.nbytes, self.coder == "trellis")
+        shared = {
+            "basis": backward.astype(np.float16),
+            "mean": mean.astype(np.float32),
+            "scale": scale,
+            "codebook": _adapted(rows / scale, codebook, bits, scale).astype(np.float16),
+            "bits": bits,
+            "rule": rule,
+        }
+        return shared if moment is None else shared | {"build/basis": forward.astype(np.float32)}
 
-    def _bases(self, residuals: Array, sample: Sample) -> tuple[Array, Array]:
-        """Return the maps of items and of queries, (dim, d) each: one and the same unless queries weigh the error."""
-        covariance = (residuals.T @ residuals).astype(np.float64) / len(residuals)
-        d = len(covariance)
-        root, inverse = np.eye(d), np.eye(d)
-        if self.weight:
-            if sample.metric == "l2":
-                raise BadInput(f"{self}: distances have no query weighting; use weight=0 with the metric l2")
-            if sample.queries is None:
-                raise BadInput(f"{self}: weight > 0 needs fit queries, which this data set does not have")
-            queries = as_vectors(sample.queries, "fit queries")
-            queries = unit(queries) if sample.metric == "cosine" else queries
-            moment = (queries.T @ queries).astype(np.float64)
-            moment = self.weight * moment * (d / np.trace(moment)) + (1 - self.weight) * np.eye(d)
-            values, axes = eigh(moment)
-            root, inverse = (axes * np.sqrt(values)) @ axes.T, (axes / np.sqrt(values)) @ axes.T
-        _, axes = eigh(root @ covariance @ root, subset_by_index=(d - self._dim(d), d - 1))
-        axes = axes[:, ::-1]
-        # The largest entry of an axis is positive, so that the sign does not depend on the library.
-        axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-        return (
-            np.ascontiguousarray((root @ axes).T, dtype=np.float32),
-            np.ascontiguousarray((inverse @ axes).T, dtype=np.float32),
-        )
+    def _query_moment(self, sample: Sample) -> Array | None:
+        """Return S² (d, d) of what weighs the error, or None where it is the identity."""
+        if self.weight == 0 or sample.metric == "l2" or (self.weight is None and sample.queries is None):
+            return None
+        if sample.queries is None:
+            raise BadInput(f"{self}: weight > 0 needs fit queries, which this data set does not have")
+        queries = as_vectors(sample.queries, "fit queries")
+        queries = (unit(queries) if sample.metric == "cosine" else queries).astype(np.float64)
+        moment, d = queries.T @ queries, queries.shape[1]
+        trace = float(np.trace(moment))
+        weight = trusted(queries) / 2 if self.weight is None else self.weight
+        if not trace or not weight:
+            return None
+        return np.asarray(weight * moment * (d / trace) + (1 - weight) * np.eye(d))
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         vectors = as_vectors(items)
-        forward = shared.get("build/basis", shared["basis"])
-        codes = np.zeros((len(vectors), self.nbytes), np.uint8)
+        forward = shared.get("build/basis", shared["basis"]).astype(np.float32)
+        codes = np.empty((len(vectors), self.nbytes), np.uint8)
         for part in blocks(len(vectors), 4096):
             rows = map_rows(centred(vectors[part], shared["mean"], shared["rule"]), forward)
-            for byte, axes in _members(shared["byte"]):
-                codes[part, byte] = _nearest(rows[:, axes], shared["codebook"][axes])
+            codes[part] = trellis.encode(rows, values_of(shared), shared["bits"])
         return {"codes": codes}
 
     def decode(self, codes: Arrays, shared: Arrays) -> Array:
-        rows = look_up(codes["codes"], shared)
-        return np.asarray(rows @ shared["basis"] + shared["mean"], np.float32)
+        rows = trellis.look_up(codes["codes"], values_of(shared), shared["bits"])
+        return np.asarray(rows @ shared["basis"].astype(np.float32) + shared["mean"], np.float32)
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
-        basis, mean, rule = shared["basis"], shared["mean"], shared["rule"]
+        basis, mean, rule = shared["basis"].astype(np.float32), shared["mean"], shared["rule"]
         if metric_after_centring(metric) != metric_after_centring(("ip", "cosine", "l2")[int(rule[0])]):
             raise BadInput(f"{self}: fitted for another metric than {metric!r}; fit again with that one")
-        return LookupSearcher(
-            codes["codes"], shared["codebook"], shared["byte"], metric_after_centring(metric),
+        return trellis.TrellisSearcher(
+            codes["codes"], values_of(shared), shared["bits"], metric_after_centring(metric),
             lambda queries: map_queries(centred_queries(queries, mean, rule), basis),
         )  # fmt: skip
 
 
-def allocate(variances: Array, nbytes: int) -> Array:
-    """Return whole bits per axis (dim,) that sum to 8 nbytes: each goes where it lowers the expected error most.
-
-    Lloyd-Max error falls convexly in the bits, so the greedy choice is the best one.
-    """
-    gains = -np.diff(_gaussian_errors())[None, :] * np.maximum(variances, 1e-30)[:, None]
-    chosen = np.argsort(-gains, axis=None, kind="stable")[: 8 * nbytes]
-    return np.bincount(chosen // MAX_BITS, minlength=len(variances))
-
-
-def _gaussian_errors() -> Array:
-    """Return the mean squared error of Lloyd-Max coding of N(0, 1) with 0 to 8 bits."""
-    # At the fixed point the error is 1 - E[level²].
-    from packbench.methods.scalar.turboquant_mse import _energy
-
-    return np.array([1.0, *(1 - _energy(gaussian_levels(bits)) for bits in range(1, MAX_BITS + 1))])
+def bases(residuals: Array, moment: Array | None, dim: int) -> tuple[Array, Array]:
+    """Return the maps of items and of queries, (dim, d) each: one and the same unless a query moment weighs errors."""
+    covariance = (residuals.T @ residuals).astype(np.float64) / len(residuals)
+    d = len(covariance)
+    root = inverse = np.eye(d)
+    if moment is not None:
+        values, axes = eigh(moment)
+        root, inverse = (axes * np.sqrt(values)) @ axes.T, (axes / np.sqrt(values)) @ axes.T
+        covariance = root @ covariance @ root
+    _, axes = eigh(covariance, subset_by_index=(d - dim, d - 1))
+    axes = axes[:, ::-1]
+    # The largest entry of an axis is positive, so that the sign does not depend on the library.
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(dim)])
+    return np.ascontiguousarray((root @ axes).T), np.ascontiguousarray((inverse @ axes).T)
 
 
-def fill_bytes(bits: Array, nbytes: int) -> list[list[tuple[int, int]]]:
-    """Pack axes into bytes: for each byte its axes with their bits, 8 in all.
-
-    Best-fit, widest first; an axis that fits nowhere whole is cut to the widest gap, and what is left of a byte goes
-    to its first axis.
-    """
-    layout: list[list[tuple[int, int]]] = [[] for _ in range(nbytes)]
-    free = np.full(nbytes, 8)
-    for axis in np.argsort(-bits, kind="stable"):
-        wanted = int(bits[axis])
-        if not wanted or not free.any():
-            continue
-        gaps = np.where(free >= wanted, free, 99)
-        byte = int(gaps.argmin()) if gaps.min() < 99 else int(free.argmax())
-        given = min(wanted, int(free[byte]))
-        layout[byte].append((int(axis), given))
-        free[byte] -= given
-    for members, left in zip(layout, free, strict=True):
-        if members:
-            axis, given = members[0]
-            members[0] = (axis, given + int(left))
-    return layout
+def trusted(queries: Array) -> float:
+    """Return the share that Ledoit and Wolf's estimator leaves to the second moment of queries (m, d), 0 to 1."""
+    m, d = queries.shape
+    if m < 2:
+        return 0.0
+    moment = queries.T @ queries / m
+    spread = float(np.square(moment - np.eye(d) * np.trace(moment) / d).sum())
+    lengths = np.einsum("ij,ij->i", queries, queries)
+    noise = (float(np.square(lengths).mean()) - float(np.square(moment).sum())) / m
+    return max(0.0, 1 - noise / spread) if spread > 0 else 0.0
 
 
-def _codebook(rows: Array, layout: list[list[tuple[int, int]]], joint: bool) -> tuple[Array, Array]:
-    """Return for each axis its value under each of the 256 codes of its byte, (dim, 256), and its byte, (dim,).
-
-    An axis without bits lies in byte 0 with the value 0.
-    """
-    dim = rows.shape[1]
-    codebook, byte_of = np.zeros((dim, 256), np.float32), np.zeros(dim, np.uint16)
-    codes = np.arange(256)
-    for byte, members in enumerate(layout):
-        shift = 0
-        for axis, bits in members:
-            column = rows[:, axis].astype(np.float64)
-            levels = gaussian_levels(bits) * max(column.std(), 1e-12)
-            codebook[axis] = _adapt(column[:, None], levels[None, :])[0][(codes >> shift) % 2**bits]
-            byte_of[axis], shift = byte, shift + bits
-        axes = [axis for axis, _ in members]
-        if joint and len(axes) > 1:
-            codebook[axes] = _adapt(rows[:, axes].astype(np.float64), codebook[axes].astype(np.float64))
-    return codebook, byte_of
+def values_of(shared: Arrays) -> Array:
+    """Return the value of each axis under each window, (dim, 256) float32."""
+    return shared["codebook"].astype(np.float32) * shared["scale"][:, None]
 
 
-def _adapt(rows: Array, codewords: Array) -> Array:
-    """Run Lloyd's iteration from (axes, codewords) to rows (n, axes), each held back by where it began."""
-    start, found = codewords, codewords
+def _adapted(rows: Array, codebook: Array, bits: Array, scale: Array) -> Array:
+    """Return the codebook (dim, 256) moved to the means of the rows (n, dim) that are coded by each value."""
+    start = codebook
     for _ in range(ROUNDS):
-        nearest = _nearest(rows, found)
-        counts = np.bincount(nearest, minlength=found.shape[1])
-        sums = np.stack([np.bincount(nearest, column, minlength=found.shape[1]) for column in rows.T])
-        found = (sums + PRIOR * start) / (counts + PRIOR)
-    return found
-
-
-def _nearest(rows: Array, codewords: Array) -> Array:
-    """Return the nearest of codewords (axes, count) to each row (n, axes)."""
-    half = (codewords.astype(np.float64) ** 2).sum(axis=0) / 2
-    # A product of so few columns is summed the same way whatever the number of rows.
-    scores = np.einsum("na,ac->nc", rows.astype(np.float64), codewords.astype(np.float64))
-    return np.asarray((scores - half).argmax(axis=1))
-
-
-def _members(byte_of: Array) -> Iterator[tuple[int, Array]]:
-    for byte in range(int(byte_of.max()) + 1):
-        yield byte, np.flatnonzero(byte_of == byte)
-
-
-def look_up(codes: Array, shared: Arrays) -> Array:
-    """Return the coded coordinates (n, dim) in the rotated frame."""
-    return np.asarray(shared["codebook"][np.arange(len(shared["byte"])), codes[:, shared["byte"]]])
+        windows = trellis.windows_of(trellis.encode(rows * scale, codebook * scale[:, None], bits), bits)
+        counts = np.stack([np.bincount(w, minlength=trellis.VALUES) for w in windows.T])
+        sums = np.stack([np.bincount(w, x, minlength=trellis.VALUES) for w, x in zip(windows.T, rows.T, strict=True)])
+        codebook = (sums + PRIOR * start) / (counts + PRIOR)
+    return codebook
