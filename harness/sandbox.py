@@ -55,7 +55,7 @@ def confine(readable: Iterable[Path], writable: Iterable[Path]) -> bool:
             _allow(ruleset, path, (_READ_FILE | _WRITE_FILE) & handled)
         for path in writable:
             _allow(ruleset, path, handled)
-        _checked(ctypes.CDLL(None, use_errno=True).prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
+        _checked(_libc().prctl(_NO_NEW_PRIVS, 1, 0, 0, 0))
         _checked(_call(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0)))
     finally:
         os.close(ruleset)
@@ -108,8 +108,13 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
         os.close(descriptor)
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _call(number: int, *arguments: object) -> int:
-    return int(ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(number), *arguments))
+    return int(_libc().syscall(ctypes.c_long(number), *arguments))
 
 
 def _checked(answer: int) -> int:

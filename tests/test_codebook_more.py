@@ -327,9 +327,12 @@ def test_rotation_behind_the_coarse_stage_differs_from_one_in_front():
     assert distortion(VQOPQResidual(3, words=16), rows, items) < 0.8 * distortion(OPQ(4), rows, items)
 
 
-def test_moving_the_words_never_ends_worse():
-    rows = gaussian(600, 12)
-    assert distortion(VQOPQResidual(2, 8, rounds=2), rows) <= distortion(VQOPQResidual(2, 8, rounds=0), rows) + 1e-6
+@pytest.mark.parametrize("seed", [0, 7, 9])
+def test_moving_the_words_never_ends_worse(seed):
+    # From seeds 7 and 9, two more rounds end worse than none.
+    rows = np.random.default_rng(seed).standard_normal((600, 12)).astype(np.float32)
+    before, after = (distortion(VQOPQResidual(2, 16, 4, rounds), rows) for rounds in (0, 2))
+    assert after <= before * (1 + 1e-6)
 
 
 # Coarse-to-fine codes
@@ -355,19 +358,16 @@ def test_items_that_share_a_prefix_are_nearer_than_random_ones():
 
 
 def test_a_prefix_leaves_out_what_scores_low_by_it():
-    rng = np.random.default_rng(0)
-    rows, codebook, codes = planted(500, 6, 32, 10)
-    codebook[0] *= 10
-    packed, queries = pack(codes, 5), rng.standard_normal((10, 10)).astype(np.float32)
-    whole = PrefixSearcher(packed, codebook, 6, 1.0).search(queries, 10)
-    wanted = search_exact(queries, summed(codes, codebook), "ip", 10)
-    assert np.allclose(whole.scores, wanted.scores, rtol=1e-4)
-    some = PrefixSearcher(packed, codebook, 1, 0.2).search(queries, 10)
-    assert recall(some, wanted.ids) > 0.9
+    sums, codebook, codes = planted(500, 6, 32, 10)
+    queries = np.random.default_rng(1).standard_normal((10, 10)).astype(np.float32)
+    whole = PrefixSearcher(pack(codes, 5), codebook, 6, 1.0).search(queries, 10)
+    assert np.allclose(whole.scores, search_exact(queries, sums, "ip", 10).scores, rtol=1e-4)
+    some = PrefixSearcher(pack(codes, 5), codebook, 1, 0.2).search(queries, 10)
     for row, query in enumerate(queries):
         by_prefix = (codebook[0] @ query)[codes[:, 0]]
-        assert by_prefix[some.ids[row]].min() >= np.partition(by_prefix, 400)[400]
-    assert len(rows) == 500
+        left = np.flatnonzero(by_prefix >= np.partition(by_prefix, 400)[400])
+        wanted = search_exact(query[None], sums[left], "ip", 10)
+        assert np.array_equal(some.ids[row], left[wanted.ids[0]])
 
 
 # Merged blocks
@@ -397,6 +397,7 @@ def test_near_blocks_are_merged_as_far_as_told():
     rows[:, 0] = kinds[0, 0] + rng.choice([0.0, 0.02], 200)
     codes, shared = built(BlockDedup(fp=0.01, sim=0.9), rows)
     assert 10 <= len(codes["blocks"]) <= 14
+    assert len(built(BlockDedup(fp=0.001, sim=0.9), rows)[0]["blocks"]) > 100
     found = BlockDedup().open(codes, shared, "ip").search(np.eye(20, dtype=np.float32)[1:], 200)
     for axis, (ids, scores) in enumerate(zip(found.ids, found.scores, strict=True), 1):
         assert np.abs(scores - rows[ids, axis]).max() <= 0.0101
@@ -437,7 +438,8 @@ def test_tables_are_near_the_entropy_of_what_they_learnt_from():
     shares = [np.bincount(column, minlength=256) / len(rows) for column in fresh.T]
     entropy = sum(-(share[share > 0] * np.log2(share[share > 0])).sum() for share in shares)
     coded = 8 * rans.encode(fresh, tables)[1].mean()
-    assert entropy < coded <= 1.03 * entropy + 16
+    assert entropy < rans.information(fresh, tables).mean() < 1.015 * entropy
+    assert entropy < coded <= 1.015 * entropy + 16
 
 
 def test_even_codes_do_not_shrink():

@@ -190,7 +190,8 @@ def test_spikes_kept_apart_leave_the_error_of_clean_items():
 
 def test_levels_serve_the_dimensions_that_queries_ask_for():
     items = gaussian(3000, 16)
-    items[:, 8:] = np.sign(items[:, 8:]) * (1 + 0.05 * items[:, 8:])  # two clusters, and eight Gaussian dimensions
+    # Two clusters in dimensions of the same range as eight Gaussian ones.
+    items[:, 8:] = np.sign(items[:, 8:]) * (np.abs(items[:, :8]).max() - 0.05 * np.abs(items[:, 8:]))
     queries = np.concatenate([gaussian(500, 8), 1e-3 * gaussian(500, 8)], axis=1)
     sample = Sample(items, "ip", queries)
     errors = [
@@ -244,7 +245,7 @@ def test_turns_lower_the_error_of_taking_the_low_rank_part_alone():
     directions = np.linalg.svd(items, full_matrices=False)[2][:6]
     rest = items - items @ directions.T @ directions
     apart = np.square(rest - decoded(parse("normal_float(bits=2)"), Sample(rest), rest)).sum() / np.square(items).sum()
-    assert together < 0.95 * apart
+    assert together < 0.825 * apart  # 0.835 after a single turn of fit
 
 
 # mixed_bits_ilp

@@ -41,7 +41,7 @@ def squared_error(method: Codec, vectors: np.ndarray) -> float:
 @pytest.mark.parametrize("width", [1, 2, 33, 256, 257, 3000, 70000])
 def test_positions_come_back_in_any_layout(width: int) -> None:
     rng = np.random.default_rng(width)
-    for k in {1, 2, min(width, 9), width // 12, width // 3, width - 1, width} & set(range(1, 2000)):
+    for k in {1, 2, min(width, 9), width // 12, width // 3, width - 1, width} & set(range(1, min(width, 2000) + 1)):
         drawn = [np.sort(rng.choice(width, k, replace=False)) for _ in range(20)]
         index = np.stack([*drawn, np.arange(k), np.arange(width - k, width)])
         packed = pack_index(index, width)
@@ -131,7 +131,7 @@ def test_the_first_format_is_near_the_best_for_normal_coordinates() -> None:
         formats = fitting_formats(Budget(budget, 10**6, 384), 384)
         errors = [squared_error(MagnitudePrune(one.k, one.bits), vectors) for one in formats]
         assert errors[0] <= 1.05 * min(errors)
-        assert errors[0] < 0.8 * max(errors)
+        assert errors[0] < 0.9 * max(errors)
 
 
 def test_random_masks_lose_to_the_largest_of_as_many() -> None:
@@ -143,7 +143,7 @@ def test_random_masks_lose_to_the_largest_of_as_many() -> None:
         assert min(lost) > 1.3 * squared_error(MagnitudePrune(16, 16), vectors)
 
 
-def test_random_masks_of_items_are_uniform_and_follow_the_item() -> None:
+def test_random_masks_are_uniform_and_of_items_follow_the_item() -> None:
     vectors = gaussian(2000, 64)
     vectors[1] = vectors[0]
     method = RandomMask(16, 16, "item")
@@ -153,6 +153,8 @@ def test_random_masks_of_items_are_uniform_and_follow_the_item() -> None:
     counts = np.bincount(index.ravel(), minlength=64)
     assert abs(counts - 500).max() < 5 * np.sqrt(500 * 0.75)
     assert len(np.unique(index, axis=0)) == 1999
+    masks = np.stack([RandomMask(16, seed=seed).fit(Sample(vectors[:20]))["mask"] for seed in range(100)])
+    assert abs(np.bincount(masks.ravel(), minlength=64) - 25).max() < 5 * np.sqrt(25 * 0.75)
 
 
 def test_pursuit_recovers_planted_codes_and_leaves_an_orthogonal_residual() -> None:

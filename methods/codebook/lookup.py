@@ -35,15 +35,15 @@ class LookupSearcher:
         kept = TopK(len(q), k)
         if len(q) <= FEW:
             tables = np.zeros((len(q), self._codes.shape[1], 256), np.float32)
-            _tables(q, self._codebook, self._byte, self._l2, tables)
+            fill_tables(q, self._codebook, self._byte, self._l2, tables)
             for part in blocks(len(self._codes), 65536):
                 scores = np.empty((len(q), part.stop - part.start), np.float32)
-                _scan(self._codes[part], tables, scores)
+                scan(self._codes[part], tables, scores)
                 kept.add(scores, part.start)
             return kept.hits()
         for part in blocks(len(self._codes), ROWS):
             rows = np.empty((part.stop - part.start, len(self._byte)), np.float32)
-            _decode(self._codes[part], self._codebook, self._byte, rows)
+            decode(self._codes[part], self._codebook, self._byte, rows)
             scores = q @ rows.T
             if self._l2:
                 scores -= np.einsum("ij,ij->i", rows, rows) / 2
@@ -52,7 +52,8 @@ class LookupSearcher:
 
 
 @njit(cache=True, nogil=True)
-def _tables(queries, codebook, byte, l2, tables):  # type: ignore[no-untyped-def]
+def fill_tables(queries, codebook, byte, l2, tables):  # type: ignore[no-untyped-def]
+    """Add to tables (q, bytes, 256) what each axis scores under each code of its byte."""
     for row in range(len(queries)):
         for axis in range(len(byte)):
             table, q = tables[row, byte[axis]], queries[row, axis]
@@ -63,7 +64,8 @@ def _tables(queries, codebook, byte, l2, tables):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _scan(codes, tables, scores):  # type: ignore[no-untyped-def]
+def scan(codes, tables, scores):  # type: ignore[no-untyped-def]
+    """Write scores (q, n): the sums of table entries over the bytes of codes (n, bytes)."""
     n, nbytes = codes.shape
     for row in range(len(tables)):
         table = tables[row]
@@ -82,7 +84,11 @@ def _scan(codes, tables, scores):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _decode(codes, codebook, byte, rows):  # type: ignore[no-untyped-def]
+def decode(codes, codebook, byte, rows):  # type: ignore[no-untyped-def]
+    """Write rows (n, axes): the value of each axis under the code of its byte."""
     for i in range(len(codes)):
         for axis in range(len(byte)):
             rows[i, axis] = codebook[axis, codes[i, byte[axis]]]
+
+
+_tables, _scan, _decode = fill_tables, scan, decode  # names that scalar.levels and binary.ternary still import

@@ -29,7 +29,8 @@ from packbench.registry import register
 CODERS = ("trellis", "scalar")
 ROUNDS = 6  # in which the values of the code adapt to the fit sample
 ROWS = 8192  # of the fit sample that do so, for time
-PRIOR = 0.5  # rows of it that the value designed for a Gaussian counts for
+PRIOR = 2.0  # rows of it that the value designed for a Gaussian counts for
+
 
 @register
 @dataclass(frozen=True, slots=True)
@@ -37,15 +38,15 @@ class TransformCoding(Codec):
     """Rotate to principal axes, share the bits by reverse water-filling, and code the coordinates along a trellis.
 
     Each axis gets whole or half bits, 8 nbytes in all, where they lower the expected squared error most. The values
-    of the code are designed for a Gaussian of the axis' variance and adapt to the fit sample, held back by as many
-    rows of prior as leave-one-out error asks for. coder="scalar" is block quantisation as first published, which
-    catalogues list as reverse water-filling: whole bits and the Lloyd-Max levels of each axis alone.
+    of the code are designed for a Gaussian of the axis' variance and adapt to the fit sample. coder="scalar" is block
+    quantisation as first published, which catalogues list as reverse water-filling: whole bits, and the Lloyd-Max
+    levels of each axis alone to begin with.
 
-    With `weight` > 0 the error that counts is that of inner products with the fit queries: the basis is that of
-    S C S, where C is the covariance of items and S² = weight E[qq'] + (1 - weight) I, scaled to equal trace. None
-    takes half the share that Ledoit and Wolf's estimator ("A Well-Conditioned Estimator for Large-Dimensional
-    Covariance Matrices", 2004) leaves to the sample: too little costs little, too much much. Without fit queries that
-    is none; distances never have any.
+    With `weight` > 0 the error that counts is that of inner products: the basis is that of S C S, where C is the
+    covariance of items and S² = weight M + (1 - weight) I, scaled to equal trace. M is the second moment of the fit
+    queries shrunk, by the rule of Ledoit and Wolf ("A Well-Conditioned Estimator for Large-Dimensional Covariance
+    Matrices", 2004), towards that of the items: these stand in for queries where there are few or none.
+    Under l2 nothing is weighted.
 
     Huang, Schultheiss, "Block Quantization of Correlated Gaussian Random Variables", 1963; bits by Cover, Thomas,
     "Elements of Information Theory", 2006, section 10.3.3; codes by Marcellin, Fischer, "Trellis Coded Quantization of
@@ -62,24 +63,21 @@ class TransformCoding(Codec):
 
     nbytes: int
     coder: str = "trellis"
-    weight: float | None = None
+    weight: float = 0.5
 
     def __post_init__(self) -> None:
         if self.nbytes < 1:
             raise ValueError(f"nbytes={self.nbytes}: expected at least 1")
         if self.coder not in CODERS:
             raise ValueError(f"coder={self.coder!r}: expected one of {', '.join(CODERS)}")
-        if self.weight is not None and not 0 <= self.weight < 1:
-            raise ValueError(f"weight={self.weight}: expected None, or at least 0 and less than 1")
+        if not 0 <= self.weight < 1:
+            raise ValueError(f"weight={self.weight}: expected at least 0 and less than 1")
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
         largest = max(1, min(budget.d, int(budget.bytes_per_item)))
         best = next(budget.fitting(cls(nbytes) for nbytes in range(largest, 0, -1)))
-        return [best, cls(best.nbytes, weight=0.8), cls(best.nbytes, weight=0.0)]
-
-    def needed(self) -> frozenset[str]:
-        return frozenset({"queries"}) if self.weight else frozenset()
+        return [best, cls(best.nbytes, weight=0.8), cls(best.nbytes, weight=0.2)]
 
     def _dim(self, d: int) -> int:
         """Return how many axes may get bits: more than do so where variances fall as those of sentence embeddings."""
@@ -98,35 +96,22 @@ class TransformCoding(Codec):
             raise BadInput(f"{self}: {d} coordinates of at most 8 bits fill {d} bytes; choose nbytes up to that")
         mean = (unit(vectors) if sample.metric == "cosine" else vectors).mean(axis=0, dtype=np.float64)
         residuals = centred(vectors, mean.astype(np.float32), rule)
-        moment = self._query_moment(sample)
-        forward, backward = bases(residuals, moment, self._dim(d))
+        weight = 0.0 if sample.metric == "l2" else self.weight
+        moment = query_moment(vectors, sample) if weight else np.eye(d)
+        forward, backward = bases(residuals, weight * moment + (1 - weight) * np.eye(d), self._dim(d))
         rows = map_rows(residuals[:: ceil(n / ROWS)], forward.astype(np.float32))
         scale = np.maximum(rows.std(axis=0, dtype=np.float64), 1e-30).astype(np.float32)
-        bits, codebook = trellis.plan(np.square(scale, dtype=np.float64), 8 * self.nbytes, self.coder == "trellis")
+        memory = self.coder == "trellis"
+        bits, codebook = trellis.plan(np.square(scale, dtype=np.float64), 8 * self.nbytes, memory)
         shared = {
             "basis": backward.astype(np.float16),
             "mean": mean.astype(np.float32),
             "scale": scale,
-            "codebook": _adapted(rows / scale, codebook, bits, scale).astype(np.float16),
+            "codebook": (_adapted(rows, codebook * scale[:, None], bits, memory) / scale[:, None]).astype(np.float16),
             "bits": bits,
             "rule": rule,
         }
-        return shared if moment is None else shared | {"build/basis": forward.astype(np.float32)}
-
-    def _query_moment(self, sample: Sample) -> Array | None:
-        """Return S² (d, d) of what weighs the error, or None where it is the identity."""
-        if self.weight == 0 or sample.metric == "l2" or (self.weight is None and sample.queries is None):
-            return None
-        if sample.queries is None:
-            raise BadInput(f"{self}: weight > 0 needs fit queries, which this data set does not have")
-        queries = as_vectors(sample.queries, "fit queries")
-        queries = (unit(queries) if sample.metric == "cosine" else queries).astype(np.float64)
-        moment, d = queries.T @ queries, queries.shape[1]
-        trace = float(np.trace(moment))
-        weight = trusted(queries) / 2 if self.weight is None else self.weight
-        if not trace or not weight:
-            return None
-        return np.asarray(weight * moment * (d / trace) + (1 - weight) * np.eye(d))
+        return shared | {"build/basis": forward.astype(np.float32)} if weight else shared
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         vectors = as_vectors(items)
@@ -151,32 +136,42 @@ class TransformCoding(Codec):
         )  # fmt: skip
 
 
-def bases(residuals: Array, moment: Array | None, dim: int) -> tuple[Array, Array]:
-    """Return the maps of items and of queries, (dim, d) each: one and the same unless a query moment weighs errors."""
+def query_moment(items: Array, sample: Sample) -> Array:
+    """Return the second moment (d, d) to be expected of queries, of trace d."""
+    is_unit = sample.metric == "cosine"
+    expected, _ = second_moment(unit(items) if is_unit else items)
+    if sample.queries is None or not len(sample.queries):
+        return expected
+    queries = as_vectors(sample.queries, "fit queries")
+    found, noise = second_moment(unit(queries) if is_unit else queries)
+    apart = float(np.square(found - expected).sum())
+    trust = max(0.0, 1 - noise / apart) if apart > 0 else 0.0
+    return np.asarray(trust * found + (1 - trust) * expected)
+
+
+def second_moment(vectors: Array) -> tuple[Array, float]:
+    """Return the second moment (d, d) of vectors (m, d), scaled to trace d, and its expected squared error."""
+    m, d = vectors.shape
+    moment = (vectors.T @ vectors).astype(np.float64) / m
+    scale = float(np.trace(moment)) / d
+    if not scale > 0:
+        return np.eye(d), np.inf
+    lengths = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    noise = float(np.square(lengths).mean() - np.square(moment).sum()) / (max(m - 1, 1) * scale**2)
+    return moment / scale, noise if m > 1 else np.inf
+
+
+def bases(residuals: Array, moment: Array, dim: int) -> tuple[Array, Array]:
+    """Return the maps of items and of queries, (dim, d) each, that count errors by a moment of queries (d, d)."""
     covariance = (residuals.T @ residuals).astype(np.float64) / len(residuals)
     d = len(covariance)
-    root = inverse = np.eye(d)
-    if moment is not None:
-        values, axes = eigh(moment)
-        root, inverse = (axes * np.sqrt(values)) @ axes.T, (axes / np.sqrt(values)) @ axes.T
-        covariance = root @ covariance @ root
-    _, axes = eigh(covariance, subset_by_index=(d - dim, d - 1))
+    values, axes = eigh(moment)
+    root, inverse = (axes * np.sqrt(values)) @ axes.T, (axes / np.sqrt(values)) @ axes.T
+    _, axes = eigh(root @ covariance @ root, subset_by_index=(d - dim, d - 1))
     axes = axes[:, ::-1]
     # The largest entry of an axis is positive, so that the sign does not depend on the library.
     axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(dim)])
     return np.ascontiguousarray((root @ axes).T), np.ascontiguousarray((inverse @ axes).T)
-
-
-def trusted(queries: Array) -> float:
-    """Return the share that Ledoit and Wolf's estimator leaves to the second moment of queries (m, d), 0 to 1."""
-    m, d = queries.shape
-    if m < 2:
-        return 0.0
-    moment = queries.T @ queries / m
-    spread = float(np.square(moment - np.eye(d) * np.trace(moment) / d).sum())
-    lengths = np.einsum("ij,ij->i", queries, queries)
-    noise = (float(np.square(lengths).mean()) - float(np.square(moment).sum())) / m
-    return max(0.0, 1 - noise / spread) if spread > 0 else 0.0
 
 
 def values_of(shared: Arrays) -> Array:
@@ -184,12 +179,27 @@ def values_of(shared: Arrays) -> Array:
     return shared["codebook"].astype(np.float32) * shared["scale"][:, None]
 
 
-def _adapted(rows: Array, codebook: Array, bits: Array, scale: Array) -> Array:
-    """Return the codebook (dim, 256) moved to the means of the rows (n, dim) that are coded by each value."""
-    start = codebook
+def _adapted(rows: Array, codebook: Array, bits: Array, memory: bool) -> Array:
+    """Return the codebook (dim, 256) adapted to rows (n, dim), where that serves the rows that it did not see."""
+    held_out = np.arange(len(rows)) % 5 == 0
+    trial = _moved(rows[~held_out], codebook, bits, memory)
+    before, after = (_error(rows[held_out], values, bits) for values in (codebook, trial))
+    return _moved(rows, codebook, bits, memory) if after < before else codebook
+
+
+def _error(rows: Array, codebook: Array, bits: Array) -> float:
+    coded = trellis.look_up(trellis.encode(rows, codebook, bits), codebook, bits)
+    return float(np.square(rows - coded).sum(dtype=np.float64))
+
+
+def _moved(rows: Array, codebook: Array, bits: Array, memory: bool) -> Array:
+    """Return the codebook moved, in rounds, to the means of the rows that are coded by each value."""
+    start, every = codebook, np.arange(trellis.VALUES)
+    told = np.uint8(255) if memory else ((1 << bits.astype(int)) - 1).astype(np.uint8)  # bits that name the value
     for _ in range(ROUNDS):
-        windows = trellis.windows_of(trellis.encode(rows * scale, codebook * scale[:, None], bits), bits)
+        windows = trellis.windows_of(trellis.encode(rows, codebook, bits), bits) & told
         counts = np.stack([np.bincount(w, minlength=trellis.VALUES) for w in windows.T])
         sums = np.stack([np.bincount(w, x, minlength=trellis.VALUES) for w, x in zip(windows.T, rows.T, strict=True)])
-        codebook = (sums + PRIOR * start) / (counts + PRIOR)
+        means = (sums + PRIOR * start) / (counts + PRIOR)
+        codebook = means if memory else np.take_along_axis(means, every & told[:, None].astype(int), axis=1)
     return codebook

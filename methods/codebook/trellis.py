@@ -263,8 +263,9 @@ def _scan(codes, tables, byte, shift, scores):  # type: ignore[no-untyped-def]
         for row in range(len(tables)):
             sums[:] = 0
             for s in range(len(byte)):
-                pairs, table, down = lanes[byte[s]], tables[row, s], np.uint16(shift[s])
+                pairs, table, down = lanes[byte[s]], tables[row, s], np.uint32(shift[s])
                 for i in range(LANES):
-                    sums[i] += table[(pairs[i] >> down) & 255]
+                    # Unsigned, for a signed index would be asked whether it is negative.
+                    sums[i] += table[(np.uint32(pairs[i]) >> down) & np.uint32(255)]
             for i in range(count):
                 scores[row, start + i] = sums[i]

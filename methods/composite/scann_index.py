@@ -82,13 +82,13 @@ class ScaNN(Method):
             "metric": np.array([list(METRICS).index(sample.metric)], np.uint8),
             # Items are added to a searcher, which cannot be empty.
             BUILD + "first": files[CODES][:1],
-            BUILD + "d": np.array([vectors.shape[1]]),
+            "d": np.array([vectors.shape[1]], np.int32),
         }
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         from scann.scann_ops.py.scann_ops_pybind import ScannSearcher
 
-        vectors, d = as_vectors(items), int(shared[BUILD + "d"][0])
+        vectors, d = as_vectors(items), int(shared["d"][0])
         if vectors.shape[1] != d:
             raise BadInput(f"{self}: {vectors.shape[1]} coordinates do not match the {d} of the fit sample")
         if _metric_of(shared) == "cosine":
@@ -103,7 +103,7 @@ class ScaNN(Method):
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         if _metric_of(shared) != metric:
             raise BadInput(f"{self}: these codes were not made for the metric {metric!r}: fit again")
-        return _ScaNNSearcher(codes["codes"], shared, metric)
+        return _ScaNNSearcher(unpacked(codes["codes"], -(-int(shared["d"][0]) // self.block)), shared, metric)
 
 
 class _ScaNNSearcher:
@@ -113,7 +113,7 @@ class _ScaNNSearcher:
 
     def __init__(self, codes: Array, shared: Arrays, metric: Metric) -> None:
         self._n, self._metric = len(codes), metric
-        self._index = _loaded(unpacked(codes), shared) if self._n else None
+        self._index = _loaded(codes, shared) if self._n else None
 
     def search(self, queries: Items, k: int) -> Hits:
         q = as_vectors(queries, "queries")
@@ -132,9 +132,9 @@ def packed(codes: Array) -> Array:
     return np.asarray(even[:, 0::2] | even[:, 1::2] << 4)
 
 
-def unpacked(codes: Array) -> Array:
-    """Undo `packed`; a zero is left over where the number of blocks is odd."""
-    return np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), -1)
+def unpacked(codes: Array, blocks: int) -> Array:
+    """Undo `packed` for codes (n, blocks)."""
+    return np.ascontiguousarray(np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), -1)[:, :blocks])
 
 
 def _metric_of(shared: Arrays) -> Metric:

@@ -72,7 +72,7 @@ class USearch(Method):
         return {BUILD + "empty": np.frombuffer(index.save(), np.uint8)}
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
-        vectors, index = as_vectors(items), _restored(shared[BUILD + "empty"])
+        vectors, index = as_vectors(items), self._restored(shared[BUILD + "empty"])
         if vectors.shape[1] != index.ndim:
             raise BadInput(f"{self}: {vectors.shape[1]} coordinates do not match the {index.ndim} of the fit sample")
         if len(vectors):
@@ -80,11 +80,17 @@ class USearch(Method):
         return {"index": np.frombuffer(index.save(), np.uint8)}
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
-        index = _restored(codes["index"])
+        index = self._restored(codes["index"])
         if index.metric_kind.name.lower() != METRICS.get(metric):
             raise BadInput(f"{self}: this index was not fitted for the metric {metric!r}: fit again")
         index.expansion_search = self.expansion
         return _USearchSearcher(index)
+
+    def _restored(self, serialised: Array) -> Any:
+        from usearch.index import Index
+
+        # An index without items does not remember its connectivity.
+        return Index.restore(serialised.tobytes(), connectivity=self.connectivity, enable_key_lookups=False)
 
 
 class _USearchSearcher:
@@ -105,12 +111,6 @@ class _USearchSearcher:
             ids[:, : keys.shape[1]] = np.where(there, keys.astype(np.int64), -1)
             scores[:, : keys.shape[1]] = np.where(there, -distances, np.float32(-np.inf))
         return Hits(ids, scores)
-
-
-def _restored(serialised: Array) -> Any:
-    from usearch.index import Index
-
-    return Index.restore(serialised.tobytes(), enable_key_lookups=False)
 
 
 def _kind(dtype: str, connectivity: int) -> Callable[[int], Estimate]:

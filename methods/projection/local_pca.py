@@ -14,8 +14,8 @@ from packbench.items import Array, Items
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher, rows_of
 from packbench.methods.projection.linear import map_rows, rule_of
 from packbench.methods.projection.moments import directed, leading, learnable, moment
-from packbench.methods.scalar.levels import RowsSearcher
 from packbench.methods.scalar.packing import pack, packed_bytes, unpack
+from packbench.methods.scalar.scan import ScanSearcher, squared_norms
 from packbench.methods.scalar.turboquant_mse import gaussian_levels
 from packbench.registry import register
 
@@ -106,7 +106,7 @@ class LocalPCA(Codec):
         return {"cell": cell, "codes": pack(numbers.astype(np.uint8), self.bits)}
 
     def decode(self, codes: Arrays, shared: Arrays) -> Array:
-        coordinates = self._coordinates(codes, shared)
+        coordinates = self.coordinates(codes, shared)
         rows = shared["centres"][codes["cell"]]
         for of in np.unique(codes["cell"]):
             inside = codes["cell"] == of
@@ -114,14 +114,37 @@ class LocalPCA(Codec):
         return rows
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
-        n, d = len(codes["cell"]), shared["centres"].shape[1]
-        return RowsSearcher(n, d, metric, lambda part: self.decode(rows_of(codes, part), shared))
+        return _CellSearcher(self, codes, shared, metric)
 
-    def _coordinates(self, codes: Arrays, shared: Arrays) -> Array:
+    def coordinates(self, codes: Arrays, shared: Arrays) -> Array:
+        """Return the coordinates (n, dim) float32 in the subspaces of their cells."""
         if self.bits == 16:
             return codes["codes"].astype(np.float32)
         numbers = unpack(codes["codes"], self.bits, self.dim)
-        return np.asarray(gaussian_levels(self.bits)[numbers] * shared["deviations"][codes["cell"]], np.float32)
+        return np.asarray(gaussian_levels(self.bits).astype(np.float32)[numbers] * shared["deviations"][codes["cell"]])
+
+
+class _CellSearcher(ScanSearcher):
+    """Map a query into every subspace once, and take its inner product with coordinates there."""
+
+    def __init__(self, codec: LocalPCA, codes: Arrays, shared: Arrays, metric: Metric) -> None:
+        super().__init__(len(codes["cell"]), shared["centres"].shape[1], metric)
+        self._codec, self._codes, self._shared = codec, codes, shared
+        self._middles = np.einsum("crd,cd->cr", shared["directions"], shared["centres"])
+
+    def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
+        centres, directions = self._shared["centres"], self._shared["directions"]
+        codes = rows_of(self._codes, part)
+        cell, coordinates = codes["cell"], self._codec.coordinates(codes, self._shared)
+        dots = (centres @ query)[cell] + np.einsum("nr,nr->n", coordinates, (directions @ query)[cell])
+        if not self._norms:
+            return dots, dots[:0]
+        along = np.einsum("nr,nr->n", coordinates, 2 * self._middles[cell] + coordinates)
+        return dots, squared_norms(centres)[cell] + along
+
+    def _decode(self, part: slice) -> tuple[Array, Array]:
+        rows = self._codec.decode(rows_of(self._codes, part), self._shared)
+        return rows, squared_norms(rows) if self._norms else rows[:0, 0]
 
 
 def _cells(vectors: Array, count: int, rng: np.random.Generator) -> Array:

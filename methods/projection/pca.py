@@ -67,7 +67,7 @@ class PCA(Transform):
         if sample.metric == "cosine":
             vectors = unit(vectors)
         mean = vectors.mean(axis=0, dtype=np.float64)
-        components = _leading(_covariance(vectors, mean), self.dim)
+        components = leading_directions(covariance_of(vectors, mean), self.dim)
         return {"mean": mean.astype(np.float32), "components": components.astype(np.float32), "rule": rule}
 
     def apply(self, items: Items, shared: Arrays) -> Items:
@@ -77,7 +77,8 @@ class PCA(Transform):
         return map_queries(centred_queries(queries, shared["mean"], shared["rule"]), shared["components"])
 
 
-def _covariance(vectors: Array, mean: Array) -> Array:
+def covariance_of(vectors: Array, mean: Array) -> Array:
+    """Return the (d, d) float64 mean of (x - mean)(x - mean)^T."""
     total = np.zeros((len(mean), len(mean)))
     for part in blocks(len(vectors), 8192):
         block = vectors[part] - mean
@@ -85,7 +86,7 @@ def _covariance(vectors: Array, mean: Array) -> Array:
     return total / len(vectors)
 
 
-def _leading(covariance: Array, dim: int) -> Array:
+def leading_directions(covariance: Array, dim: int) -> Array:
     """Return eigenvectors as rows, greatest eigenvalue first, each with its largest entry positive."""
     rows = eigh(covariance)[1].T[::-1][:dim]
     largest = rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)]

@@ -65,11 +65,11 @@ class Int4(GridCodec):
         values = np.ascontiguousarray(rows[:, ::step])
         middle = np.zeros(len(rows)) if self.symmetric else values.mean(axis=1, dtype=np.float64)
         half = np.maximum(middle - values.min(axis=1), values.max(axis=1) - middle)
-        return middle, half * SHRINK[_best(values, middle, half, self._top, SHRINK)]
+        return middle, half * SHRINK[best_factors(values, middle, half, self._top, SHRINK)]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _best(rows, middle, half, top, shrink):  # type: ignore[no-untyped-def]
+def best_factors(rows, middle, half, top, shrink):  # type: ignore[no-untyped-def]
     """Return for each row which factor of its half width gives the least squared error."""
     chosen = np.zeros(len(rows), np.int64)
     limit = np.float32(top)

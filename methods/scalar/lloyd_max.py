@@ -12,7 +12,7 @@ import numpy as np
 from packbench.budget import Budget
 from packbench.items import Array
 from packbench.method import Arrays, Method
-from packbench.methods.scalar.int4 import SHRINK, _best
+from packbench.methods.scalar.int4 import SHRINK, best_factors
 from packbench.methods.scalar.levels import LevelsCodec
 from packbench.methods.scalar.packing import packed_bytes
 from packbench.registry import register
@@ -85,7 +85,7 @@ def _grid(column: Array, middle: float, count: int) -> Array:
     """Return the even grid about the middle with the least squared error, as int4 chooses it."""
     half = np.array([max(middle - column[0], column[-1] - middle)], np.float64)
     every = column[None, :: -(-len(column) // 16384)]
-    half *= SHRINK[_best(np.ascontiguousarray(every), np.array([middle]), half, count - 1, SHRINK)]
+    half *= SHRINK[best_factors(np.ascontiguousarray(every), np.array([middle]), half, count - 1, SHRINK)]
     return np.linspace(-half[0], half[0], count)
 
 

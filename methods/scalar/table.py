@@ -13,7 +13,7 @@ from packbench.method import Arrays, Codec, Metric, Sample, Searcher
 from packbench.methods.scalar.levels import QueryMap
 from packbench.methods.scalar.packing import pack, packed_bytes, table_sums, unpack
 from packbench.methods.scalar.scan import ScanSearcher
-from packbench.methods.scalar.turboquant_mse import _look_up as look_up
+from packbench.methods.scalar.turboquant_mse import look_up
 
 Rows = Callable[[slice], Array]  # what there is for a slice of items
 HALF = float(np.finfo(np.float16).max)

@@ -114,7 +114,7 @@ class TurboQuantMSE(Codec):
         d = len(shared["rotation"])
         rows = np.empty((len(codes["norms"]), d), np.float32)
         for name, levels, bits, columns in self._parts(shared, d):
-            _look_up(unpack(codes[name], bits, columns.stop - columns.start), levels, rows[:, columns])
+            look_up(unpack(codes[name], bits, columns.stop - columns.start), levels, rows[:, columns])
         return rows
 
 
@@ -186,7 +186,8 @@ def _energy(levels: Array) -> float:
 
 
 @njit(cache=True, nogil=True)
-def _look_up(integers, levels, values):  # type: ignore[no-untyped-def]
+def look_up(integers, levels, values):  # type: ignore[no-untyped-def]
+    """Write the level of each integer (n, d) into values."""
     for row in range(len(values)):
         for j in range(values.shape[1]):
             values[row, j] = levels[integers[row, j]]

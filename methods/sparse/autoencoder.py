@@ -22,7 +22,7 @@ from packbench.methods.sparse.support import BITS, HALF, SparseFormat, fitting_f
 from packbench.methods.training import train
 
 M = TypeVar("M", bound=Method)
-Kept = Literal["positive", "highest", "largest"]  # the activations that stay: by ReLU, by value, by magnitude
+Kept = Literal["positive", "highest"]  # which activations stay: the largest above zero, or the largest of any sign
 
 FIT_ROWS = 65_536  # the dictionary of a larger sample hardly differs
 LEVEL_ROWS = 4096  # whose values the levels are learnt from
@@ -86,10 +86,10 @@ class DictionaryCodec(Codec):
 
     def keep(self, activations: Array) -> tuple[Array, Array]:
         """Return places and values (n, k) of the activations that stay, in ascending place."""
-        if self.kept == "highest":
-            index, _ = top_k_rows(activations - activations.min(axis=1, keepdims=True), self.k)
-            return index, np.take_along_axis(activations, index.astype(np.intp), axis=1)
-        return top_k_rows(np.maximum(activations, 0) if self.kept == "positive" else activations, self.k)
+        if self.kept == "positive":
+            return top_k_rows(np.maximum(activations, 0), self.k)
+        index, _ = top_k_rows(activations - activations.min(axis=1, keepdims=True), self.k)
+        return index, np.take_along_axis(activations, index.astype(np.intp), axis=1)
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         vectors = as_vectors(items)
@@ -169,9 +169,8 @@ class Recipe:
     contrast: weight of InfoNCE between the codes of vectors and those of their partners.
     agreement: weight of 1 - mean max cosine between the atoms of two autoencoders, of which the first is returned.
     saturated: activations are log(1 + ReLU), of vectors whose length is one on average.
-    flops: weight of the sum over atoms of (mean absolute code)^2.
-    steered: over the first half of the epochs, flops is changed until k codes of a row are not zero on average, all
-        of which count.
+    flops: weight of the sum over atoms of (mean activation)^2, with which all activations are kept, not k.
+    steered: over the first half of the epochs, flops changes until k activations of a row are above zero on average.
     """
 
     k: int
@@ -201,9 +200,8 @@ def train_autoencoder(vectors: Array, recipe: Recipe, partners: Array | None = N
 
     rows = fit_rows(len(vectors), recipe.seed)
     shift, length = standard(vectors[rows])
-    x, y = (
-        None if given is None else torch.from_numpy((given[rows] - shift) / length) for given in (vectors, partners)
-    )
+    x = torch.from_numpy((vectors[rows] - shift) / length)
+    y = None if partners is None else torch.from_numpy((partners[rows] - shift) / length)
     seeds = (recipe.seed, recipe.seed + 1) if recipe.agreement else (recipe.seed,)
     networks = [_Network(recipe, vectors.shape[1], seed, patience=len(rows)) for seed in seeds]
     epochs = epochs_for(len(rows))
@@ -290,14 +288,18 @@ class _Network:
         # Random directions, not rows of the sample: those overfit a small one.
         drawn = np.random.default_rng([seed, 0x61746F6D]).standard_normal((recipe.atoms, d))
         drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-        self.atoms = torch.tensor(drawn, dtype=torch.float32, requires_grad=True)
+        self.atoms: Any = torch.tensor(drawn, dtype=torch.float32, requires_grad=True)
         self.encoder = self.atoms if recipe.tied else self.atoms.detach().clone().requires_grad_()
         self.bias = torch.zeros(recipe.atoms, requires_grad=True)
         self.centre = torch.zeros(d, requires_grad=True)
         self.idle, self.patience = torch.zeros(recipe.atoms), patience  # both in rows
         if recipe.unit_atoms:
-            # What a step would add to an atom's length is taken off after it.
-            self.atoms.register_hook(lambda g: g - (g * self.atoms.detach()).sum(1, keepdim=True) * self.atoms.detach())
+            self.atoms.register_hook(self._across)  # type: ignore[no-untyped-call]
+
+    def _across(self, gradient: Any) -> Any:
+        """Return the part of a gradient that turns atoms and leaves their length."""
+        atoms = self.atoms.detach()
+        return gradient - (gradient * atoms).sum(1, keepdim=True) * atoms
 
     def parameters(self) -> list[Any]:
         tied = [self.atoms, self.bias, self.centre]
@@ -328,12 +330,9 @@ class _Network:
         return error, codes
 
     def _kept(self, activations: Any, k: int) -> Any:
-        ranked = activations.abs() if self.recipe.kept == "largest" else activations
-        places = ranked.topk(min(k, self.recipe.atoms), dim=1).indices
-        values = activations.gather(1, places)
-        if self.recipe.kept == "positive":
-            values = values.relu()
-        return activations.new_zeros(activations.shape).scatter(1, places, values)
+        best = activations.topk(min(k, self.recipe.atoms), dim=1)
+        values = best.values.relu() if self.recipe.kept == "positive" else best.values
+        return activations.new_zeros(activations.shape).scatter(1, best.indices, values)
 
     def _left(self, x: Any, codes: Any) -> Any:
         return x - self.centre - codes @ self.atoms
@@ -350,8 +349,7 @@ class _Network:
     def shorten(self) -> None:
         """Bring atoms back to length one, if they are to have it."""
         if self.recipe.unit_atoms:
-            with_length = self.atoms.data
-            with_length /= with_length.norm(dim=1, keepdim=True).clamp_min(1e-12)
+            self.atoms.data /= self.atoms.data.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
     def adjust(self, progress: float) -> None:
         """Let k fall in proportion to progress, from 0 to 1, at which nothing but the weights changes any more."""

@@ -67,7 +67,9 @@ class CSR(DictionaryCodec):
         return item, shared + (BIAS * self.atoms if self.scorer == "codes" else 0), cold
 
     def learn(self, vectors: Array, sample: Sample) -> dict[str, Array]:
-        recipe = Recipe(self.k, self.atoms, self.seed, wide=1 / 8, revive=1 / 32, contrast=self.contrast)
+        recipe = Recipe(
+            self.k, self.atoms, self.seed, unit_atoms=False, wide=1 / 8, revive=1 / 32, contrast=self.contrast
+        )
         learned = train_autoencoder(vectors, recipe, _partners(vectors, sample))
         if self.scorer == "codes":
             learned["bias"] = learned.pop("build/bias")

@@ -58,7 +58,7 @@ class RandomMask(Codec):
 
         def error(free: RandomMask) -> float:
             # Of normal coordinates of variance one: what is dropped, and Panter and Dite's error of what is rounded.
-            return d - free.k + 2.7 * free.k / 4**free.bits
+            return d - free.k + 2.7 * free.k * 2.0 ** (-2 * free.bits)
 
         fits = ([cls(k, bits) for k in range(d, 0, -1) if _fits(cls(k, bits), budget)][:1] for bits in BITS)
         free = sorted((most for found in fits for most in found), key=error)

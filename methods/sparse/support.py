@@ -128,7 +128,7 @@ def _bits(levels: Array) -> int:
 
 
 def _size(values: Array) -> Array:
-    return np.sqrt(np.einsum("ij,ij->i", values, values)[:, None] / max(values.shape[1], 1))
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", values, values)[:, None] / max(values.shape[1], 1)))
 
 
 def _positive(divisors: Array) -> Array:

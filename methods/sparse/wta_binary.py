@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from packbench.budget import Budget
 from packbench.errors import BudgetTooSmall
@@ -108,7 +109,8 @@ class WTABinary(Method):
 def projected(vectors: Array, shared: Arrays) -> Array:
     """Return the sums (n, width) float32 of the coordinates that each projection adds up."""
     coordinates = shared["coordinates"]
-    sums = np.zeros((len(vectors), len(coordinates)), np.float32)
-    for column in coordinates.T:
-        sums += vectors[:, column]
-    return sums
+    many, density = coordinates.shape
+    starts = np.arange(0, many * density + 1, density)
+    ones = np.ones(many * density, np.float32)
+    matrix = csr_array((ones, coordinates.ravel().astype(np.int32), starts), shape=(many, vectors.shape[1]))
+    return np.ascontiguousarray((matrix @ vectors.T).T)
