@@ -6,6 +6,7 @@ import ctypes
 import gc
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import signal
@@ -63,6 +64,8 @@ def main(connection: Connection, output: str, job: Json) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     _end_with_the_run()
+    # What a worker prints is read where it dies: the progress of a training says how far it came.
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     watch = guard.Guard(Path(job["scratch"]), compiles=job["kind"] == "rehearse")
     try:
         answer: Json = {"ok": _JOBS[job["kind"]](job, watch)}

@@ -6,7 +6,7 @@ that encode and search need no torch.
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from packbench.items import Array
 
+log = logging.getLogger(__name__)
 HELD_OUT = 0.1  # of the fit sample, on which training is stopped
 PATIENCE = 4  # epochs without improvement
 
@@ -77,8 +78,7 @@ def train(
             now = float(judged(held))
         if after_epoch is not None:
             after_epoch(epoch)
-        # Workers' output is read where a method fails; a line per epoch shows how far it came.
-        sys.stderr.write(f"epoch {epoch + 1}/{epochs}: held-out loss {now:.6g}\n")
+        log.info("epoch %d/%d: held-out loss %.6g", epoch + 1, epochs, now)
         if now < best - 1e-6 * abs(best) or not np.isfinite(best):
             best, waited = now, 0
             kept = [parameter.detach().clone() for parameter in parameters]

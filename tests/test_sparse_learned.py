@@ -51,7 +51,7 @@ def codes_of(method, vectors, shared):
     return rows
 
 
-def given(method, atoms):
+def given(atoms):
     """Return the shared arrays of a tied autoencoder about the origin."""
     return {
         "atoms": atoms.astype(np.float16), "centre": np.zeros(atoms.shape[1], np.float32), "build/encoder": atoms,
@@ -73,7 +73,7 @@ def test_a_planted_dictionary_is_found(method):
 def test_planted_codes_over_an_orthonormal_dictionary_are_recovered(method):
     atoms = np.linalg.qr(dictionary(D, D))[0].astype(np.float32)
     vectors, codes = planted(50, atoms, 3)
-    shared = given(method, atoms)
+    shared = given(atoms)
     np.testing.assert_allclose(codes_of(method, vectors, shared), codes, atol=1e-5)
     np.testing.assert_allclose(method.decode(method.encode(vectors, shared), shared), vectors, atol=4e-3)
 
@@ -82,7 +82,7 @@ def test_all_atoms_of_an_orthogonal_autoencoder_are_exact():
     atoms = np.linalg.qr(dictionary(D, D))[0].astype(np.float32)
     vectors = np.random.default_rng(3).standard_normal((30, D)).astype(np.float32)
     method = KSparseAE(D, D, bits=16, keep_length=False)
-    shared = given(method, atoms)
+    shared = given(atoms)
     np.testing.assert_allclose(method.decode(method.encode(vectors, shared), shared), vectors, atol=8e-3)
 
 
@@ -216,6 +216,14 @@ def saturated(vectors, flops, steered=False, k=6, atoms=48):
         vectors, Recipe(k, atoms, 0, unit_atoms=False, saturated=True, flops=flops, steered=steered)
     )
     return np.maximum(FlopsSparse(k, atoms).activations(vectors, learned), 0)
+
+
+def test_activations_grow_with_the_logarithm_whatever_the_unit():
+    vectors = np.random.default_rng(2).standard_normal((50, D)).astype(np.float32)
+    atoms, length = dictionary(), np.array([2.0], np.float32)
+    shared = given(atoms) | {"build/length": length}
+    found = FlopsSparse(4, ATOMS).activations(vectors, shared)
+    np.testing.assert_allclose(found, 2 * np.log1p(np.maximum(vectors @ atoms.T, 0) / 2), rtol=1e-4, atol=1e-5)
 
 
 def test_the_flops_weight_decides_between_dense_and_empty():

@@ -12,7 +12,7 @@ from packbench.budget import Budget
 from packbench.items import Array
 from packbench.method import Arrays, Method, Sample
 from packbench.methods.binary.scaled import ScaledCodec, check_centre, column, float16, mean_magnitude, width_of
-from packbench.methods.codebook.lookup import _scan, _tables
+from packbench.methods.codebook.lookup import fill_tables, scan
 from packbench.methods.projection.random_rotation import RandomRotation
 from packbench.registry import register
 
@@ -86,7 +86,7 @@ class Ternary(ScaledCodec):
         byte = np.arange(len(query)) // 5
         tables = np.zeros((1, packed.shape[1], 256), np.float32)
         values = np.ascontiguousarray(np.tile(TRITS.T, (packed.shape[1], 1))[: len(query)])
-        _tables(np.ascontiguousarray(query[None], np.float32), values, byte, False, tables)
+        fill_tables(np.ascontiguousarray(query[None], np.float32), values, byte, False, tables)
         sums = np.empty((1, len(packed)), np.float32)
-        _scan(packed, tables, sums)
+        scan(packed, tables, sums)
         return np.asarray(sums[0] * codes["scale"].astype(np.float32))

@@ -89,6 +89,3 @@ def decode(codes, codebook, byte, rows):  # type: ignore[no-untyped-def]
     for i in range(len(codes)):
         for axis in range(len(byte)):
             rows[i, axis] = codebook[axis, codes[i, byte[axis]]]
-
-
-_tables, _scan, _decode = fill_tables, scan, decode  # names that scalar.levels and binary.ternary still import

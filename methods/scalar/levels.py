@@ -10,9 +10,7 @@ import numpy as np
 from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Metric, Sample, Searcher
-from packbench.methods.codebook.lookup import _decode as decode_bytes
-from packbench.methods.codebook.lookup import _scan as scan_bytes
-from packbench.methods.codebook.lookup import _tables as fill_tables
+from packbench.methods.codebook.lookup import decode, fill_tables, scan
 from packbench.methods.scalar.packing import pack, packed_bytes, unpack
 from packbench.methods.scalar.scan import BlockSearcher, ScanSearcher, squared_norms
 
@@ -94,7 +92,7 @@ def bins(vectors: Array, edges: Array) -> Array:
 def look_up_levels(integers: Array, levels: Array) -> Array:
     """Return the value of each code, (n, d) float32."""
     rows = np.empty(integers.shape, np.float32)
-    decode_bytes(np.ascontiguousarray(integers), levels, np.arange(len(levels)), rows)
+    decode(np.ascontiguousarray(integers), levels, np.arange(len(levels)), rows)
     return rows
 
 
@@ -132,13 +130,13 @@ class LevelsSearcher(ScanSearcher):
         sums = np.empty((len(tables), part.stop - part.start), np.float32)
         for rows in blocks(part.stop - part.start, ROWS):
             piece = np.empty((len(tables), rows.stop - rows.start), np.float32)
-            scan_bytes(self._bytes(slice(part.start + rows.start, part.start + rows.stop)), tables, piece)
+            scan(self._bytes(slice(part.start + rows.start, part.start + rows.stop)), tables, piece)
             sums[:, rows] = piece
         return sums[0], sums[-1]
 
     def _decode(self, part: slice) -> tuple[Array, Array]:
         rows = np.empty((part.stop - part.start, len(self._byte)), np.float32)
-        decode_bytes(self._bytes(part), self._codebook, self._byte, rows)
+        decode(self._bytes(part), self._codebook, self._byte, rows)
         return rows, squared_norms(rows) if self._norms else rows[:0, 0]
 
 
