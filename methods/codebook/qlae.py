@@ -15,7 +15,7 @@ from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher, ro
 from packbench.methods.binary.binary_autoencoder import starting
 from packbench.methods.codebook.adc import fit_vectors, item_vectors
 from packbench.methods.projection.linear import map_rows
-from packbench.methods.projection.mlp import descend, learnt, values
+from packbench.methods.projection.mlp import descend, learnt, principal, values
 from packbench.methods.scalar.levels import LevelsSearcher, RowsSearcher
 from packbench.methods.scalar.lloyd_max import LloydMax
 from packbench.methods.scalar.packing import packed_bytes
@@ -32,7 +32,8 @@ class QLAE(Codec):
 
     A linear encoder and decoder and the values are trained together: squared error through straight-through rounding,
     values drawn to their latents and latents to their values, and `decay` times the squared weights, which the paper
-    holds high. They start from turned principal components with Lloyd's values. encoder="identity" is one codebook of
+    holds high. They start from principal components, turned at random so that equal
+    bits go to equal variance (turn=False: as they are), and Lloyd's values; training does not undo a turn. encoder="identity" is one codebook of
     scalars per dimension, lloyd_max. Queries meet values through the decoder; under l2 items are decoded. Hsu, Dorrell,
     Whittington, Wu, Finn, "Disentanglement via Latent Quantization", 2023, with a linear autoencoder.
     """
@@ -49,6 +50,7 @@ class QLAE(Codec):
     dim: int
     bits: int = 4
     encoder: str = "linear"
+    turn: bool = True
     decay: float = 1e-3
     epochs: int = 20
     seed: int = 0
@@ -95,7 +97,8 @@ class QLAE(Codec):
         import torch
 
         n, d = centred.shape
-        begin = np.ascontiguousarray(starting(centred, self.dim, self.seed).T)
+        begin = starting(centred, self.dim, self.seed).T if self.turn else principal(centred, self.dim)
+        begin = np.ascontiguousarray(begin)
         length = max(float(np.sqrt(np.mean(map_rows(centred, begin) ** 2))), 1e-12)
         data = np.asarray(centred / length, np.float32)
         encoder, levels, decoder = learnt([begin, self._lloyd(map_rows(data, begin)), begin])
