@@ -90,10 +90,12 @@ class MethodChecks:
         return self.sample_of(self.make_items(n, d, seed), self.make_queries(50, d, seed + 1), metric)
 
     def sample_of(self, items: Items, queries: Items, metric: Metric) -> Sample:
-        """Return a sample of given items and queries, each query paired with its nearest item, and weighted items."""
+        """Return a sample of items, labelled by their nearest of eight and weighted, and queries with nearest items."""
         nearest = self.exact(queries, items, metric, 1)[:, 0]
         pairs = np.stack([np.arange(len(queries)), nearest], axis=1)
-        return Sample(items, metric, queries, {"pairs": pairs, "weights": 1 / (1 + np.arange(len(items)))})
+        labels = self.exact(items, items[:8], metric, 1)[:, 0]
+        weights = 1 / (1 + np.arange(len(items)))
+        return Sample(items, metric, queries, {"pairs": pairs, "labels": labels, "weights": weights})
 
     def exact(self, queries: Items, items: Items, metric: Metric, k: int) -> Array:
         """Return the ids (n_queries, k) of the true neighbours."""

@@ -42,15 +42,19 @@ def spectrum(n, scales, seed):
 
 
 class TestTLDR:
-    def test_it_spans_what_neighbours_share(self):
+    def test_from_a_random_start_it_spans_what_neighbours_share(self):
         rng = np.random.default_rng(3)
-        axes = rotation(12, 4)
-        families = np.repeat(rng.standard_normal((200, 3)), 6, axis=0) @ axes[:3]
-        rows = np.asarray(families + 0.3 * rng.standard_normal((1200, 12)), np.float32)
-        method = TLDR(3, start="random", projector=128, epochs=60, rate=1e-2)
-        found = method.fit(Sample(rows, "l2"))["outer"]
-        assert angles(found, axes[:3]).max() < 5
-        np.testing.assert_allclose(found @ found.T, np.eye(3), atol=1e-5)
+        axes = rotation(8, 4)
+        families = np.repeat(rng.standard_normal((300, 4)), 6, axis=0) @ axes[:4]
+        rows = np.asarray(families + 0.3 * rng.standard_normal((1800, 8)), np.float32)
+        turns = []
+        for epochs in (0, 60):
+            method = TLDR(4, start="random", projector=192, epochs=epochs, rate=1e-2)
+            found = method.fit(Sample(rows, "l2"))["outer"]
+            np.testing.assert_allclose(found @ found.T, np.eye(4), atol=1e-5)
+            turns.append(angles(found, axes[:4]).max())
+        assert turns[0] > 60
+        assert turns[1] < 10
 
     def test_neighbours_are_others(self):
         rows = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
@@ -94,6 +98,9 @@ class TestLeastVolumeAE:
         found = search_exact(queries, items, method.metric_after("ip"), 10).ids
         assert np.mean([np.isin(one, two).mean() for one, two in zip(found, true, strict=True)]) > 0.7
         assert sum(array.nbytes for array in shared.values()) == method.shared_bytes(12)
+        # A power of two scales floats exactly, and so all that is learnt from them.
+        longer = method.fit(Sample(64 * (rows + 2), "l2"))
+        np.testing.assert_allclose(method.apply(64 * (rows + 2), longer), 64 * items, rtol=1e-4, atol=1e-3)
 
 
 class TestProjectiveDistill:
@@ -228,12 +235,15 @@ class TestBEBR:
 
 
 class TestBinaryAutoencoder:
-    # From a turned start the modes without noise stop at other turns than that of the bits.
+    @pytest.fixture
+    def planted(self):
+        bits = np.where(np.random.default_rng(0).random((1200, 6)) > 0.5, 1, -1)
+        return bits, np.asarray(bits @ rotation(16, 1)[:6] + 3, np.float32)
+
+    # From a turned start the modes without noise may stop at another turn than that of the bits.
     @pytest.mark.parametrize("mode", ["bernoulli", "sign"])
-    def test_planted_bits_are_found_but_for_order_and_sign(self, mode):
-        rng = np.random.default_rng(0)
-        bits = np.where(rng.random((1200, 6)) > 0.5, 1, -1)
-        rows = np.asarray(bits @ rotation(16, 1)[:6] + 3, np.float32)
+    def test_planted_bits_are_found_but_for_order_and_sign(self, planted, mode):
+        bits, rows = planted
         method = BinaryAutoencoder(6, mode=mode, epochs=60)
         shared = method.fit(Sample(rows, "l2"))
         codes = method.encode(rows, shared)
@@ -244,14 +254,14 @@ class TestBinaryAutoencoder:
 
     @pytest.mark.parametrize("loss", LOSSES)
     @pytest.mark.parametrize("mode", MODES)
-    def test_training_lowers_the_error(self, mode, loss):
-        rows, _ = spectrum(800, np.linspace(3, 0.3, 16), 2)
+    def test_training_lowers_the_error(self, planted, mode, loss):
+        rows = planted[1]
         errors = []
-        for epochs in (0, 20):
-            method = BinaryAutoencoder(12, mode=mode, loss=loss, epochs=epochs)
+        for epochs in (0, 40):
+            method = BinaryAutoencoder(6, mode=mode, loss=loss, epochs=epochs)
             shared = method.fit(Sample(rows, "l2"))
             errors.append(np.square(method.decode(method.encode(rows, shared), shared) - rows).mean())
-        assert errors[1] < 0.97 * errors[0]
+        assert errors[1] < 0.8 * errors[0]
 
     @pytest.mark.parametrize("bits", [16, 24])
     def test_untrained_it_is_the_sign_of_a_turned_vector(self, bits):

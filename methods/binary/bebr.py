@@ -40,7 +40,7 @@ class BEBR(Method):
     """
 
     name: ClassVar[str] = "bebr"
-    fidelity: ClassVar[str] = "EXACT"
+    fidelity: ClassVar[str] = "ANALOGUE"
     kind: ClassVar[str] = "codec"
     imports: ClassVar[tuple[str, ...]] = ("torch",)
     paper: ClassVar[str] = "Gan et al., Binary Embedding-based Retrieval at Tencent, 2023"
@@ -194,7 +194,7 @@ class BEBR(Method):
             else:
                 mapped = vectors @ shared["W0"].T
             # A level is the sum of its signs times these weights, so one product serves all planes.
-            return np.asarray((mapped[:, None] * weights[:, None]).reshape(len(queries), -1))
+            return np.asarray((mapped[:, None] * weights[:, None]).reshape(len(queries), (self.loops + 1) * self.dim))
 
         return AsymmetricSearcher(codes["codes"], real)
 

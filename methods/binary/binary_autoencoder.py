@@ -22,6 +22,7 @@ MODES = ("round", "bernoulli", "tanh", "sign")
 LOSSES = ("reconstruction", "scores")
 SCORERS = ("decoded", "asymmetric")
 ENTROPY = 0.01  # weight of the entropies of mode "sign", in shares of the sample's variance
+STEEPER, STEEPEST = 1.2, 20.0  # slope of mode "tanh": its growth with each epoch, and its end
 RIDGE = 1e-3  # of the decoder, in shares of the mean variance of a bit
 
 
@@ -32,14 +33,13 @@ class BinaryAutoencoder(Codec):
 
     The slope of a smooth step stands in for that of a sign while training; `mode` says what is passed on: "round" the
     rounded sigmoid (binary paragraph vectors), "bernoulli" bits drawn with the sigmoid as their chance (binary latent
-    diffusion), "tanh" the smooth values themselves, "sign" signs whose entropy is kept low for each item and high over
-    a batch (look-up-free codes, as in MaskBit and BiGR). The loss is the squared error of vectors, or loss="scores" of
-    their inner products with others. At the end the decoder is fitted to the bits by least squares.
+    diffusion), "tanh" smooth values that become steeper, "sign" signs whose entropy is kept low for each item and high
+    over a batch (look-up-free codes, as in MaskBit and BiGR). The loss is the squared error of vectors, or
+    loss="scores" of their inner products with others; at the end the decoder is fitted to the bits by least squares.
     What few bits rebuild falls short, by more for some items than for others; so scorer="decoded" compares directions
     (under l2 distances) of decoded items, while "asymmetric" scans bits with a query brought through the decoder, and
-    ranks lower for it. Wang and others, "Binary Latent Diffusion", 2023; Weber and others,
-    "MaskBit", 2024; Hao and others, "BiGR", 2024; Grzegorczyk, "Vector representations of text data in deep learning",
-    2019.
+    ranks lower for it. Wang and others, "Binary Latent Diffusion", 2023; Weber and others, "MaskBit", 2024; Hao and
+    others, "BiGR", 2024; Grzegorczyk, "Vector representations of text data in deep learning", 2019.
     """
 
     name: ClassVar[str] = "binary_autoencoder"
@@ -106,8 +106,15 @@ class BinaryAutoencoder(Codec):
         generator = torch.Generator().manual_seed(self.seed)
         variance = float(data.square().mean()) or 1.0
 
+        slope = 1.0
+
+        def steepen(epoch: int) -> None:
+            nonlocal slope
+            slope = min(STEEPEST, slope * STEEPER)
+
         def rebuilt(real: Any, exact: bool) -> Any:
-            soft = (2 * real).tanh() if self.mode == "tanh" else 2 * (2 * real).sigmoid() - 1
+            # tanh(x) is 2 sigmoid(2x) - 1, which serves all modes.
+            soft = (slope * real).tanh() if self.mode == "tanh" else real.tanh()
             if self.mode == "tanh" and not exact:
                 return soft @ decoder
             hard = torch.where(real > 0, 1.0, -1.0)
@@ -123,12 +130,12 @@ class BinaryAutoencoder(Codec):
             value = error.square().mean() / variance
             if self.mode != "sign" or exact:
                 return value
-            chance = (2 * real).sigmoid()
+            chance = real.tanh() / 2 + 0.5
             return value + ENTROPY * (_entropy(chance).mean() - _entropy(chance.mean(dim=0)).mean())
 
         descend(
             [encoder, offset, decoder], loss, n, d, seed=self.seed, epochs=self.epochs,
-            held_out_loss=lambda rows: loss(rows, exact=True),
+            after_epoch=steepen, held_out_loss=lambda rows: loss(rows, exact=True),
         )  # fmt: skip
         weights, shift, _ = values([encoder, offset, decoder])
         return weights, shift * np.float32(length)

@@ -104,7 +104,8 @@ class InfomaxHead(Method):
         vectors = item_vectors(items, len(shared["weights"]), shared["unit"])
         symbols = self._logits(vectors, shared).argmax(axis=2)
         flags = (symbols[:, :, None] >> np.arange(self.bits)) & 1
-        packed = np.packbits(flags.reshape(len(symbols), -1).astype(np.uint8), axis=1, bitorder="little")
+        flags = flags.reshape(len(symbols), self.positions * self.bits).astype(np.uint8)
+        packed = np.packbits(flags, axis=1, bitorder="little")
         return {"codes": packed}
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
@@ -114,7 +115,8 @@ class InfomaxHead(Method):
         def chances(queries: Array) -> Array:
             logits = self._logits(item_vectors(queries, len(shared["weights"]), shared["unit"]), shared)
             logits = logits - logits.max(axis=2, keepdims=True)
-            return np.asarray(logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))).reshape(len(logits), -1)
+            logs = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
+            return np.asarray(logs.reshape(len(logs), self.positions * ways))
 
         # A product with a row of the identity looks up the logarithm of one symbol's chance.
         identity = np.broadcast_to(np.eye(ways, dtype=np.float32), (self.positions, ways, ways))

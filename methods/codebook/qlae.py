@@ -32,14 +32,14 @@ class QLAE(Codec):
 
     A linear encoder and decoder and the values are trained together: squared error through straight-through rounding,
     values drawn to their latents and latents to their values, and `decay` times the squared weights, which the paper
-    holds high. They start from principal components, turned at random so that equal
-    bits go to equal variance (turn=False: as they are), and Lloyd's values; training does not undo a turn. encoder="identity" is one codebook of
+    holds high. They start from principal components, turned at random so that equal bits go to equal variance
+    (turn=False: as they are), and Lloyd's values; training does not undo a turn. encoder="identity" is one codebook of
     scalars per dimension, lloyd_max. Queries meet values through the decoder; under l2 items are decoded. Hsu, Dorrell,
     Whittington, Wu, Finn, "Disentanglement via Latent Quantization", 2023, with a linear autoencoder.
     """
 
     name: ClassVar[str] = "qlae"
-    fidelity: ClassVar[str] = "EXACT"
+    fidelity: ClassVar[str] = "ANALOGUE"
     kind: ClassVar[str] = "codec"
     imports: ClassVar[tuple[str, ...]] = ("torch",)
     paper: ClassVar[str] = "Hsu, Dorrell, Whittington, Wu, Finn, Disentanglement via Latent Quantization, 2023"

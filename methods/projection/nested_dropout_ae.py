@@ -88,4 +88,4 @@ class NestedDropoutAE(Encoder):
         """Return the probability that each coordinate is the last one kept."""
         places = np.arange(self.dim)
         weights = np.ones(self.dim) if self.law == "uniform" else (1 - 1 / self.dim) ** places
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())

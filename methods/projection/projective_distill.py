@@ -95,7 +95,7 @@ class ProjectiveDistill(Transform):
 
 
 def ridge_map(inputs: Array, targets: Array, ridge: float) -> Array:
-    """Return the matrix M float32 of least |x M^T - y|^2 + weight |M|^2, weight being ridge times the mean of diag(x^T x)."""
+    """Return the matrix M of least |x M^T - y|^2 + weight |M|^2; weight is ridge times the mean of diag(x^T x)."""
     x, y = inputs.astype(np.float64), targets.astype(np.float64)
     moment = x.T @ x
     scale = float(np.trace(moment)) / len(moment)
