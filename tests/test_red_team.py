@@ -71,8 +71,8 @@ def rows(tmp_path_factory):
     items = np.random.default_rng(5).standard_normal((2000, 32)).astype("f4")
     dataset = from_vectors(items, name="planted", metric="ip")
     runner.run(
-        dataset, [*HONEST, *CAUGHT, *BY_THE_CONTRACT, *IN_VAIN], folder, budgets=(80.0,), plugins=(str(PLUGIN),), seconds=15.0,
-        timing_seconds=0.1, references=False,
+        dataset, [*HONEST, *CAUGHT, *BY_THE_CONTRACT, *IN_VAIN], folder, budgets=(80.0,),
+        plugins=(str(PLUGIN),), seconds=15.0, timing_seconds=0.1, references=False,
     )  # fmt: skip
     return {row["request"]: row for row in Store(folder).rows()}
 
