@@ -10,13 +10,16 @@ import scipy.linalg
 import scipy.stats  # noqa: F401
 import sklearn.cluster  # noqa: F401
 
-from packbench import registry, sandbox, worker  # noqa: F401
+from packbench import registry, resources, sandbox, worker
 from packbench.topk import top_k
 
-registry.methods()
 # Look around once, not in every worker.
+for cls in registry.methods().values():
+    registry.field_types(cls)
+resources.thread_pools()
 sandbox.version()
 sandbox.installed()
+worker.own_folders()
 # Load the compiled kernel here, so that no worker's first query pays for it.
 top_k(np.zeros((1, 4), np.float32), 2)
 # What is imported stays: a worker's collector need not walk it, nor copy its pages by touching them.

@@ -117,6 +117,7 @@ def load_plugin(path: str | Path) -> list[type[Method]]:
     return found
 
 
+@functools.cache
 def field_types(cls: type[Method]) -> dict[str, tuple[type, ...]]:
     """Return the types that each argument accepts; an empty tuple where anything goes."""
     hints = typing.get_type_hints(cls)

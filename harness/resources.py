@@ -72,11 +72,17 @@ def limit_memory(extra_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (used + extra_bytes, used + extra_bytes))
 
 
+@functools.cache
+def thread_pools() -> threadpoolctl.ThreadpoolController:
+    """Return what controls the thread pools of the libraries loaded by now; looking for them takes a while."""
+    return threadpoolctl.ThreadpoolController()
+
+
 def limit_threads(threads: int) -> None:
     """Cap every thread pool of this process, those already started included."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
-    threadpoolctl.threadpool_limits(threads)
+    thread_pools().limit(limits=threads)
     if "faiss" in sys.modules:
         sys.modules["faiss"].omp_set_num_threads(threads)
     if "numba" in sys.modules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import itertools
 import json
@@ -104,12 +105,18 @@ def _told(error: BaseException) -> str:
     return str(error).strip().replace("\n", " ")[:500]
 
 
+@functools.cache
+def own_folders() -> tuple[Path, ...]:
+    """Return the folders of packbench's modules."""
+    files = {str(module.__file__) for name, module in sys.modules.items() if name.startswith("packbench.")}
+    return tuple(sorted({Path(file).parent for file in files}))
+
+
 def _shut_in(job: Json, watch: guard.Guard, *writable: Path) -> None:
     """Leave the worker its scratch folder and what is open, then load the plug-ins: their import is held to it too."""
     compiles = job["kind"] == "rehearse"
     plugins = [Path(plugin).resolve() for plugin in job["plugins"]]
-    own = {Path(str(module.__file__)).parent for name, module in sys.modules.items() if name.startswith("packbench.")}
-    caches = kernels.cache_folders({*own, *(plugin.parent for plugin in plugins)})
+    caches = kernels.cache_folders([*own_folders(), *(plugin.parent for plugin in plugins)])
     kernels.keep_kernels(store=compiles)
     sys.dont_write_bytecode = True
     sandbox.scratch_only(Path(job["scratch"]))
