@@ -2,7 +2,7 @@
 
     python benchmarks/findings.py [--results leaderboard/results]
 
-Differences are of recall@10, paired by query, with 95% bootstrap intervals; `docs/findings.md` quotes them.
+Differences are of recall@10, paired by query, with 95% bootstrap intervals.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def best_of_families(cells: Cells) -> Table:
 
 
 def ingredients(cells: Cells) -> Table:
-    """Tabulate what each ingredient buys, at each budget at which both specs differ from those at the one before."""
+    """Tabulate what each ingredient buys, once for each pair of specs."""
     table = Table("ingredient", "bytes", "with", "without", "difference")
     for label, (with_it, without_it) in PAIRS.items():
         seen = set()

@@ -63,12 +63,8 @@ def main() -> None:
     methods = chosen.method or checked_requests([*SPELLED_OUT, "all"], Plan())
     with Bar() as bar:
         for name in chosen.dataset or DATASETS:
-            own = name == BGE
-            dataset = (
-                neighbours_of_its_own(Path(os.environ["PACKBENCH_DATA"]) / BGE / "vectors_f32.npy")
-                if own
-                else load(name)
-            )
+            file = Path(os.environ.get("PACKBENCH_DATA", "")) / BGE / "vectors_f32.npy"
+            dataset = neighbours_of_its_own(file) if name == BGE else load(name)
             run(dataset, methods, chosen.results, listener=bar, budgets=chosen.budget or BUDGETS, tries=chosen.tries,
                 seconds=300.0, timing_seconds=0.5)  # fmt: skip
 

@@ -111,7 +111,8 @@ class Judge:
         neighbours = np.where(
             self._truth.scores[rows] >= self._floor(min(k, self._n))[rows, None], self._truth.ids[rows], -2
         )
-        return float((ids[:, :k, None] == neighbours[:, None, :]).any(2).mean())
+        right = (ids[:, :k, None] == neighbours[:, None, :]).any(2) & (ids[:, :k] >= 0)
+        return float(right.sum(1).mean() / min(k, self._n))
 
 
 def _tie_bounds(right: Array, ids: Array, scores: Array, k: int, complete: bool) -> tuple[Array, Array, Array]:

@@ -166,3 +166,11 @@ def test_the_build_is_not_given_the_test_queries(dataset, tmp_path, monkeypatch)
 
 def test_rows_are_canonical_json(rows):
     json.dumps(rows["sign", 40.0], allow_nan=False)
+
+
+def test_fewer_items_than_answers_are_judged_alike_alone_and_in_a_batch(tmp_path):
+    items = np.random.default_rng(0).standard_normal((12, 8)).astype("f4")
+    runner.run(from_vectors(items, name="tiny", held_out=5), ["float16()"], tmp_path, budgets=(60.0,), **FAST)
+    (row,) = Store(tmp_path).rows()
+    assert row["status"] == "ok", row["reason"]
+    assert row["recall"]["recall@10"] == 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -54,9 +55,9 @@ class InfomaxHead(Method):
     def planned_bytes(self, d: int) -> tuple[float, float, float]:
         return float(-(-self.positions * self.bits // 8)), 4.0 * (d + 1) * self.positions * 2**self.bits + 1, 0.0
 
+    @abstractmethod
     def _labels(self, vectors: Array, sample: Sample) -> Array:
         """Return a class (n,) for each row, counted from 0."""
-        raise NotImplementedError
 
     def fit(self, sample: Sample) -> Arrays:
         vectors, is_unit = fit_vectors(sample, self)

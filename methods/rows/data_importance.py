@@ -34,7 +34,7 @@ class DataImportance(Pruner):
     """
 
     name: ClassVar[str] = "data_importance"
-    fidelity: ClassVar[str] = "EXACT"
+    fidelity: ClassVar[str] = "ANALOGUE"
     kind: ClassVar[str] = "codec"
     needs: ClassVar[frozenset[str]] = frozenset({"queries", "pairs"})
     paper: ClassVar[str] = (

@@ -19,7 +19,8 @@ from packbench.dataset import Dataset
 from packbench.exact import DecodeSearcher, ExactSearcher, search_exact
 from packbench.items import as_vectors
 
-SIDE = Path(f"/tmp/packbench-red-team-{os.getuid()}")  # with a suffix: where floats are hidden
+# With a suffix: where floats are hidden. A worker works in a folder of its run's, where the next one finds them.
+SIDE = Path.cwd().parent / f"red-team-{os.getuid()}"
 KEPT = []
 ENOUGH = 100  # rows: fewer come when the harness only looks whether codes depend on their batch
 
