@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from typing import ClassVar, cast
 
 import numpy as np
 from numba import njit
 
+from packbench.budget import Budget
 from packbench.items import Array, Items, as_vectors, blocks
-from packbench.method import Arrays, Codec, Metric, Sample, Searcher
+from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
+from packbench.methods.scalar.fill import finest
 from packbench.methods.scalar.int4 import Int4
 from packbench.methods.scalar.packing import pack
 from packbench.methods.scalar.score_error import score_moment
@@ -29,7 +32,17 @@ class FeedbackGrid(Codec):
 
     __slots__ = ()
     needs: ClassVar[frozenset[str]] = frozenset({"queries"})
+    kind: ClassVar[str] = "quantiser"
+    formula: ClassVar[str] = "ceil(bits d/8) per item; shared 8d"
     bits: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 7:
+            raise ValueError(f"bits is 2 to 7, got {self.bits}")
+
+    @classmethod
+    def for_budget(cls, budget: Budget) -> Iterable[Method]:
+        return finest(cast(Callable[[int], Method], cls), budget)
 
     @abstractmethod
     def _follow(self, moments: Array) -> Array:
@@ -80,12 +93,6 @@ class FeedbackGrid(Codec):
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         return self._grid.open(codes, shared, metric)
-
-
-def check_bits(bits: int) -> None:
-    """Refuse widths that int4 has no grid for."""
-    if not 2 <= bits <= 7:
-        raise ValueError(f"bits is 2 to 7, got {bits}")
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from packbench.budget import Budget
 from packbench.items import Array
-from packbench.method import Method
-from packbench.methods.scalar.feedback import FeedbackGrid, check_bits
-from packbench.methods.scalar.fill import finest
+from packbench.methods.scalar.feedback import FeedbackGrid
 from packbench.registry import register
 
 
@@ -30,19 +26,10 @@ class GPFQ(FeedbackGrid):
 
     name: ClassVar[str] = "gpfq"
     fidelity: ClassVar[str] = "TRANSFER"
-    kind: ClassVar[str] = "quantiser"
     paper: ClassVar[str] = (
         "Zhang, Zhou, Saab, Post-training Quantization for Neural Networks with Provable Guarantees, 2022"
     )
-    formula: ClassVar[str] = "ceil(bits d/8) per item; shared 8d"
     bits: int = 4
-
-    def __post_init__(self) -> None:
-        check_bits(self.bits)
-
-    @classmethod
-    def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        return finest(cls, budget)
 
     def _follow(self, moments: Array) -> Array:
         return np.tril(moments / np.diag(moments)[:, None], -1)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from packbench.budget import Budget
 from packbench.items import Array
-from packbench.method import Method
-from packbench.methods.scalar.feedback import FeedbackGrid, check_bits
-from packbench.methods.scalar.fill import finest
+from packbench.methods.scalar.feedback import FeedbackGrid
 from packbench.registry import register
 
 
@@ -30,20 +26,11 @@ class GPTQ(FeedbackGrid):
 
     name: ClassVar[str] = "gptq"
     fidelity: ClassVar[str] = "TRANSFER"
-    kind: ClassVar[str] = "quantiser"
     paper: ClassVar[str] = (
         "Frantar, Ashkboos, Hoefler, Alistarh, GPTQ: Accurate Post-Training Quantization for Generative Pre-trained "
         "Transformers, 2022"
     )
-    formula: ClassVar[str] = "ceil(bits d/8) per item; shared 8d"
     bits: int = 4
-
-    def __post_init__(self) -> None:
-        check_bits(self.bits)
-
-    @classmethod
-    def for_budget(cls, budget: Budget) -> Iterable[Method]:
-        return finest(cls, budget)
 
     def _follow(self, moments: Array) -> Array:
         # H = L'L with L lower triangular, so that e'He is a sum of squares (L_jj e_j + sum_{s<j} L_js e_s)², each

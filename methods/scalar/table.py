@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import ClassVar, cast
 
 import numpy as np
 
+from packbench.budget import Budget
 from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors, blocks
-from packbench.method import Arrays, Codec, Metric, Sample, Searcher
+from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.scalar.levels import QueryMap
 from packbench.methods.scalar.packing import pack, packed_bytes, table_sums, unpack
 from packbench.methods.scalar.scan import ScanSearcher
@@ -141,6 +144,31 @@ class TableCodec(Codec):
             codes["codes"], self.bits, self._table(), scales.columns(d), metric,
             lambda part: scales.decode(stored[part], factor),
         )  # fmt: skip
+
+
+class FourBitCodec(TableCodec):
+    """Be a table of 16 values or fewer, with a scale for each `block` coordinates, or, block=0, for a whole vector.
+
+    The scale of a block is a byte of E4M3 under a factor common to all items; that of a vector is a float16.
+    """
+
+    __slots__ = ()
+    kind: ClassVar[str] = "quantiser"
+    formula: ClassVar[str] = "ceil(d/2) + ceil(d/block) per item, shared 8 (block=0: + 2, shared 4)"
+    bits: ClassVar[int] = 4  # type: ignore[misc]
+    block: int
+
+    def __post_init__(self) -> None:
+        if self.block < 0 or self.block % 8:
+            raise ValueError(f"block is 0 (the whole vector) or a multiple of 8, got {self.block}")
+
+    @classmethod
+    def for_budget(cls, budget: Budget) -> Iterable[Method]:
+        make = cast(Callable[[int], Method], cls)
+        return islice(budget.fitting([make(block) for block in (16, 32, 64, 0)]), 2)
+
+    def _scales(self) -> Scales:
+        return Scales(self.block, self.block > 0)
 
 
 def _factor(shared: Arrays) -> float:

@@ -30,12 +30,13 @@ class CSR(DictionaryCodec):
     Elsewhere, as in the authors' programs, an item is its own partner, which spreads the codes of others.
 
     scorer="codes" is the paper's: queries are encoded too, and codes compared by cosine. scorer="decoder" compares
-    the query itself with what the code rebuilds. Either way the encoder is the dictionary. Wen, Wang, Zeng, Peng, Su,
+    the query itself with what the code rebuilds. Either way the encoder is the dictionary. Values of a few bits and
+    kept lengths are additions; bits=16 and keep_length=False leave them out. Wen, Wang, Zeng, Peng, Su,
     Liu, Chen, Liu, Jegelka, You, "Beyond Matryoshka: Revisiting Sparse Coding for Adaptive Representation", 2025.
     """
 
     name: ClassVar[str] = "csr"
-    fidelity: ClassVar[str] = "EXACT"
+    fidelity: ClassVar[str] = "ANALOGUE"
     paper: ClassVar[str] = (
         "Wen, Wang, Zeng, Peng, Su, Liu, Chen, Liu, Jegelka, You, Beyond Matryoshka: Revisiting Sparse Coding for "
         "Adaptive Representation, 2025"

@@ -21,11 +21,11 @@ class KSparseAE(DictionaryCodec):
     There is no other nonlinearity than the choice of the k, and atoms may have any length. Training starts with all
     atoms, and k falls to its value over the first half of the epochs, so that no atom is left unused. Makhzani, Frey,
     "k-Sparse Autoencoders", 2013, whose coding of αk activations after training with k is left out: at a budget, k is
-    what is stored.
+    what is stored. Values of a few bits and kept lengths are additions; bits=16 and keep_length=False leave them out.
     """
 
     name: ClassVar[str] = "k_sparse_ae"
-    fidelity: ClassVar[str] = "EXACT"
+    fidelity: ClassVar[str] = "ANALOGUE"
     paper: ClassVar[str] = "Makhzani, Frey, k-Sparse Autoencoders, 2013"
     kept: ClassVar[Kept] = "highest"
     k: int = 32

@@ -33,7 +33,7 @@ class MagnitudePrune(Codec):
     """
 
     name: ClassVar[str] = "magnitude_prune"
-    fidelity: ClassVar[str] = "EXACT"
+    fidelity: ClassVar[str] = "ANALOGUE"
     kind: ClassVar[str] = "codec"
     paper: ClassVar[str] = (
         "Zhang, Zhao, Miao, Shao, Liu, Yang, Cui, Experimental Analysis of Large-scale Learnable Vector Storage "

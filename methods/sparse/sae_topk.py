@@ -20,6 +20,7 @@ class SAETopK(DictionaryCodec):
 
     The encoder is ReLU(W(x - b)) cut to its k largest entries; the decoder starts as its transpose, and its atoms keep
     length one. Atoms that an epoch has not used are revived by an auxiliary loss. The paper judges the rebuilt vectors.
+    Values of a few bits and kept lengths are additions; bits=16, tied=False and keep_length=False leave them out.
     O'Neill, Ye, Iyer, Wu, "Disentangling Dense Embeddings with Sparse Autoencoders", 2024.
 
     With `agreement`, the weight of 1 - mean max cosine between the dictionaries of two autoencoders trained side by
@@ -28,7 +29,7 @@ class SAETopK(DictionaryCodec):
     """
 
     name: ClassVar[str] = "sae_topk"
-    fidelity: ClassVar[str] = "EXACT"
+    fidelity: ClassVar[str] = "ANALOGUE"
     paper: ClassVar[str] = (
         "O'Neill, Ye, Iyer, Wu, Disentangling Dense Embeddings with Sparse Autoencoders, 2024; with agreement: Marks, "
         "Paren, Krueger, Barez, Enhancing Neural Network Interpretability with Feature-Aligned Sparse Autoencoders, "
