@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from packbench.items import Array
 from packbench.leaderboard.stats import LEVEL, RESAMPLES, Interval
 
 TIES_SHOWN = 0.01  # a wider interval over the legal orders of tied scores is shown beside the recall
@@ -14,7 +16,8 @@ class Entry:
     """Hold one row of a table: a request at a budget, averaged over its seeds. Bytes are per item, except shared.
 
     name and label are what readers see for spec (or request, where none was reached) and for request: the same text,
-    but for methods that a board must call otherwise.
+    but for methods that a board must call otherwise. resident_bytes are those of the process while it searches, above
+    what it held before; row_ids name the results behind the entry.
     """
 
     name: str
@@ -24,6 +27,7 @@ class Entry:
     method: str
     family: str
     fidelity: str
+    kind: str
     seeds: tuple[int, ...]
     status: str = "ok"
     reason: str | None = None
@@ -43,7 +47,10 @@ class Entry:
     p50_ms: float | None = None
     speedup: Interval | None = None
     fit_seconds: float | None = None
+    encode_seconds: float | None = None
+    resident_bytes: float | None = None
     kernel: str | None = None
+    row_ids: tuple[str, ...] = ()
 
     @property
     def wide_ties(self) -> Interval | None:
@@ -63,7 +70,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """Hold what may be compared: results on one version of one data set, on one machine, under one set of rules."""
+    """Hold what may be compared: results on one version of one data set, on one machine, under one set of rules.
+
+    outcomes are recall@10 per query (queries,) float64, averaged over seeds, by the request and budget of an entry.
+    """
 
     dataset: str
     dataset_sha256: str
@@ -86,6 +96,7 @@ class Board:
     notes: tuple[str, ...]
     references: tuple[Entry, ...]
     tables: tuple[Table, ...]
+    outcomes: Mapping[tuple[str, float | None], Array] = field(default_factory=dict, repr=False, compare=False)
 
     def facts(self) -> list[tuple[str, str]]:
         """Return what a reader must know to read the tables, as labels and sentences."""

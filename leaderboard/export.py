@@ -19,8 +19,13 @@ _INTERVALS = frozenset(field.name for field in dataclasses.fields(Entry) if "Int
 
 def to_json(boards: Sequence[Board]) -> str:
     """Return the boards as JSON: facts, references, and for each budget the ranked and the absent entries."""
-    written = [dataclasses.asdict(board) for board in boards]
+    written = [dataclasses.asdict(board, dict_factory=_without_outcomes) for board in boards]
     return json.dumps(_rounded({"format": FORMAT, "boards": written}), indent=1, ensure_ascii=False) + "\n"
+
+
+def _without_outcomes(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Leave single queries to the results."""
+    return {name: value for name, value in pairs if name != "outcomes"}
 
 
 def to_csv(boards: Sequence[Board]) -> str:

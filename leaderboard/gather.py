@@ -142,7 +142,11 @@ class _Group:
             notes=tuple(self._notes),
             references=tuple(self._entry(key) for key in self._cells if key[0] is None),
             tables=tuple(self._table(budget) for budget in budgets),
+            outcomes={(request, budget): self._outcomes(budget, request) for budget, request in self._at},
         )
+
+    def _outcomes(self, budget: float | None, request: str) -> Array:
+        return np.asarray(_values(self._cells[budget, request], RECALL).mean(axis=0) / min(10, self._rows[0]["n"]))
 
     def _table(self, budget: float) -> Table:
         requests = dict.fromkeys(request for of, request in self._cells if of is not None)
@@ -207,6 +211,8 @@ class _Group:
             p50_ms=_mean(cell, "query_ms", "p50"),
             speedup=_speedup(cell),
             fit_seconds=_mean(cell, "seconds", "fit"),
+            encode_seconds=_mean(cell, "seconds", "encode"),
+            resident_bytes=_mean(cell, "bytes", "resident"),
             kernel=_joined(row.get("kernel") for row in cell),
         )
 
@@ -223,7 +229,9 @@ def _unmeasured(cell: Cell) -> Entry:
         method=plain(some["method"]),
         family=plain(some["family"]),
         fidelity=plain(some["fidelity"]),
+        kind=plain(some["kind"]),
         seeds=tuple(row["seed"] for row in cell),
+        row_ids=tuple(plain(row["id"]) for row in cell),
         least_bytes=some.get("least"),
     )
 
