@@ -11,7 +11,8 @@ _HOME = {
     "Arrays": "method", "Budget": "budget", "BudgetTooSmall": "errors", "BadInput": "errors", "Chain": "method",
     "Codec": "method", "Dataset": "dataset", "Hits": "method", "Method": "method", "Metric": "method",
     "PackbenchError": "errors", "Ragged": "items", "Sample": "method", "Searcher": "method", "Transform": "method",
-    "load": "datasets", "parse": "spec", "register": "registry", "results": "store", "run": "runner", "top_k": "topk",
+    "load": "datasets", "open_index": "serve", "parse": "spec", "register": "registry", "results": "store",
+    "run": "runner", "top_k": "topk",
 }  # fmt: skip
 __all__ = ["__version__", *_HOME]
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from packbench.method import Transform as Transform
     from packbench.registry import register as register
     from packbench.runner import run as run
+    from packbench.serve import open_index as open_index
     from packbench.spec import parse as parse
     from packbench.store import results as results
     from packbench.topk import top_k as top_k

@@ -23,11 +23,12 @@ from packbench.truth import Truth, cache_dir, truth_of, without
 from packbench.workers import Workers
 
 SHALLOW, DEEP = 10, 100  # recall@1 and @10 come from a search for 10, recall@100 from one for 100: depth is not free
+RECALL = f"recall@{SHALLOW}"
 REHEARSAL_SECONDS = 60.0
 WORSE_ALONE = 0.8  # a query's own row, where it is to be left out, takes one place of the ten
 FIELDS = (
     "spec", "measurement", "bytes", "seconds", "peak_bytes", "kernel", "query_ms", "reference_ms", "speedup", "batch",
-    "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged",
+    "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged", "health",
 )  # fmt: skip
 
 
@@ -160,7 +161,7 @@ class Bench:
         if key not in self._validated:
             rows = self._dataset.validation_self_rows
             _, answers = self._search(method, seed, "validation", rows, timed=False)
-            ids, _ = _answers(answers, rows, SHALLOW)
+            ids, _ = _answers(answers, rows, str(SHALLOW))
             shutil.rmtree(answers, ignore_errors=True)
             self._validated[key] = float(self._chooser.recall(ids, SHALLOW).per_query.mean())
         return self._validated[key]
@@ -180,13 +181,15 @@ class Bench:
         rows = self._dataset.self_rows
         found, answers = self._search(method, seed, "queries", rows, timed=True)
         begin = time.perf_counter()
-        shallow, deep = (_answers(answers, rows, depth) for depth in (SHALLOW, DEEP))
+        shallow, deep = (_answers(answers, rows, str(depth)) for depth in (SHALLOW, DEEP))
         timed = np.load(answers / "timed-rows.npy"), np.load(answers / "timed-ids.npy")
         shutil.rmtree(answers, ignore_errors=True)
+        waterfall, told = self._waterfall(method, key, seed, shallow[0])
         shutil.rmtree(self._folder / key, ignore_errors=True)
         self._store.save_hits(key, ids_10=shallow[0], ids_100=deep[0])
         self._same_alone(shallow[0], *timed)
         quality = self._quality(shallow, deep)
+        quality["per_query"] |= {f"{name} {RECALL}": right for name, right in waterfall.items()}
         own: Row = {
             "spec": str(method),
             "measurement": key,
@@ -197,8 +200,34 @@ class Bench:
                 "resident": found.pop("resident_bytes"),
                 "cold_per_query": found.pop("cold_bytes_per_query"),
             },
+            "health": built.get("health", {}) | told,
         }  # fmt: skip
         return own | found | quality
+
+    def _waterfall(self, method: Method, key: str, seed: int, own: Array) -> tuple[dict[str, list[int]], Row]:
+        """Return how many of the true ten each stage before the method's own answers finds, per query, and more health.
+
+        A method that cannot be taken apart, or fails at it, has no stages: its figures stand all the same. `reordered`
+        is the share of queries whose answers a second stage changes.
+        """
+        rows = self._dataset.self_rows
+        answers = Path(tempfile.mkdtemp(prefix="answers-", dir=self._folder))
+        job = {"spec": str(method), "seed": seed, "threads": self._plan.threads, "artefact": str(self._folder / key),
+               "queries": str(self._folder / "queries"), "answers": str(answers), "n": self._dataset.n,
+               "depth": SHALLOW, "spare": int(rows is not None)}  # fmt: skip
+        answer = self.workers.run("waterfall", job)
+        if "ok" not in answer:
+            return {}, {"failed": answer["reason"]}
+        self.spent += answer["ok"]["seconds"]
+        found: dict[str, list[int]] = {}
+        told: Row = {}
+        for name in answer["ok"]["stages"]:
+            ids, scores = _answers(answers, rows, name)
+            found[name] = self._judge.recall(ids, SHALLOW, scores).right.tolist()
+            if name == "shortlist":
+                told["reordered"] = float((ids != own).any(axis=1).mean())
+        shutil.rmtree(answers, ignore_errors=True)
+        return found, told
 
     def _same_alone(self, batch: Array, rows: Array, alone: Array) -> None:
         """Judge what was timed, query by query: it has to be the search whose batches were judged.
@@ -250,9 +279,9 @@ def _ranked(shallow: Array, deep: Array) -> Array:
     return np.concatenate([shallow, np.take_along_axis(np.where(known, -1, deep), order, 1)], axis=1)
 
 
-def _answers(folder: Path, rows: Array | None, depth: int) -> tuple[Array, Array]:
-    """Return the ids and scores of one depth, with each query's own row taken out."""
-    ids, scores = np.load(folder / f"ids-{depth}.npy"), np.load(folder / f"scores-{depth}.npy")
+def _answers(folder: Path, rows: Array | None, of: str) -> tuple[Array, Array]:
+    """Return the ids and scores of one depth or stage, with each query's own row taken out."""
+    ids, scores = np.load(folder / f"ids-{of}.npy"), np.load(folder / f"scores-{of}.npy")
     if rows is None:
         return ids, scores
     own = ids == rows[:, None]

@@ -18,6 +18,7 @@ Arrays = Mapping[str, Array]
 Metric = str  # "ip", "cosine", "l2"; other tracks add theirs (see exact.METRICS)
 
 COLD = "cold/"  # arrays so named stay on disk: memory-mapped at search, weighed in a column of their own
+STAGES = ("codes", "scan", "shortlist")  # what a waterfall of losses may tell apart, see Method.stages
 BUILD = "build/"  # arrays so named serve encode only: never handed to open, so not memory at search time
 
 
@@ -103,6 +104,14 @@ class Method(ABC):
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         """Make the saved arrays searchable. Runs in a process that has seen nothing else."""
 
+    def stages(self, codes: Arrays, shared: Arrays, metric: Metric) -> Mapping[str, Searcher]:
+        """Return what lies between exact search and this method's, in the order of STAGES, for the waterfall of losses.
+
+        "codes" scores decoded vectors exactly; "scan" scores all codes as the method does, where it then leaves some
+        out; "shortlist" is what a second stage orders anew. A method that cannot tell has none.
+        """
+        return {}
+
     def needed(self) -> frozenset[str]:
         """Return what this configuration needs: what the class says, unless it depends on an argument."""
         return self.needs
@@ -139,6 +148,11 @@ class Codec(Method):
         from packbench.exact import DecodeSearcher
 
         return DecodeSearcher(self, codes, shared, metric)
+
+    def stages(self, codes: Arrays, shared: Arrays, metric: Metric) -> Mapping[str, Searcher]:
+        from packbench.exact import DecodeSearcher
+
+        return {"codes": DecodeSearcher(self, codes, shared, metric)}
 
 
 class Transform(Method):
@@ -240,13 +254,31 @@ class Chain(Method):
             items = transform.apply(items, unnest(_part(position, transform), shared))
         return last.encode(items, unnest(_part(len(transforms), last), shared))
 
+    def inside(self, items: Items, codes: Arrays, shared: Arrays) -> tuple[Method, Items, Arrays, Arrays]:
+        """Return the method that codes, and the items, codes and shared arrays as it knows them."""
+        transforms, last = self._split()
+        for transform, fitted in zip(transforms, self._fitted(shared), strict=True):
+            items = transform.apply(items, fitted)
+        return last, items, codes, unnest(_part(len(transforms), last), shared)
+
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         transforms, last = self._split()
-        fitted = tuple(unnest(_part(position, transform), shared) for position, transform in enumerate(transforms))
-        for transform in transforms:
+        inner = last.open(codes, unnest(_part(len(transforms), last), shared), self._metric(metric))
+        return _TransformedSearcher(transforms, self._fitted(shared), inner)
+
+    def stages(self, codes: Arrays, shared: Arrays, metric: Metric) -> Mapping[str, Searcher]:
+        transforms, last = self._split()
+        inner = last.stages(codes, unnest(_part(len(transforms), last), shared), self._metric(metric))
+        fitted = self._fitted(shared)
+        return {name: _TransformedSearcher(transforms, fitted, searcher) for name, searcher in inner.items()}
+
+    def _fitted(self, shared: Arrays) -> tuple[Arrays, ...]:
+        return tuple(unnest(_part(at, transform), shared) for at, transform in enumerate(self._split()[0]))
+
+    def _metric(self, metric: Metric) -> Metric:
+        for transform in self._split()[0]:
             metric = transform.metric_after(metric)
-        inner = last.open(codes, unnest(_part(len(transforms), last), shared), metric)
-        return _TransformedSearcher(transforms, fitted, inner)
+        return metric
 
 
 class _TransformedSearcher:
@@ -336,6 +368,6 @@ def encode_blocks(method: Method, items: Array, shared: Arrays, rows: int = 6553
 
 
 __all__ = [
-    "BUILD", "COLD", "Arrays", "Chain", "Codec", "Hits", "Method", "Metric", "Sample", "Searcher", "Self", "Transform",
-    "encode_blocks", "imports_of", "needs_of", "nest", "parts_of", "reseed", "rows_of", "unnest",
+    "BUILD", "COLD", "STAGES", "Arrays", "Chain", "Codec", "Hits", "Method", "Metric", "Sample", "Searcher", "Self",
+    "Transform", "encode_blocks", "imports_of", "needs_of", "nest", "parts_of", "reseed", "rows_of", "unnest",
 ]  # fmt: skip

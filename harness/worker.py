@@ -25,8 +25,9 @@ from packbench import artefact, batches, guard, kernels, latency, registry, reso
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall, Disqualified
 from packbench.exact import reference
+from packbench.health import health_of
 from packbench.items import Array, Items, Ragged, from_arrays, to_arrays, width
-from packbench.method import Hits, Method, Sample, reseed
+from packbench.method import STAGES, Hits, Method, Sample, reseed
 from packbench.quality import check_hits
 from packbench.spec import parse
 
@@ -159,6 +160,7 @@ def build(job: Json, watch: guard.Guard) -> Json:
     peak_encode = resources.peak_bytes()
     with watch:
         _check_batches(method, items, shared, codes, sample)
+        health = _health(method, codes, shared, items)
     watch.check()
     ledger = artefact.weigh(codes, shared, len(items))
     written = artefact.save(
@@ -172,8 +174,17 @@ def build(job: Json, watch: guard.Guard) -> Json:
         "seconds": {"fit": fitted - start, "encode": encoded - middle},
         "peak_bytes": {"fit": _above(peak_fit, before), "encode": _above(peak_encode, before)},
         "bytes": ledger.to_json() | {"disk": written},
+        "health": health,
         "check_seconds": time.perf_counter() - encoded,
     }
+
+
+def _health(method: Method, codes: dict[str, Array], shared: dict[str, Array], items: Items) -> Json:
+    """Return figures about codes. A decode that fails takes them away and nothing else: searching may not need it."""
+    try:
+        return health_of(method, codes, shared, items)
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {_told(error)}"}
 
 
 def _above(peak: int | None, before: int) -> int | None:
@@ -281,6 +292,29 @@ def _in_memory(queries: Items) -> Items:
     return np.array(queries)
 
 
+def waterfall(job: Json, watch: guard.Guard) -> Json:
+    """Answer the queries at each stage between exact search and the method's own, for the waterfall of its losses."""
+    queries = staged(Path(job["queries"]), "queries")
+    if queries is None:
+        raise BadInput(f"no queries are staged in {job['queries']}")
+    queries = _in_memory(queries)
+    codes, shared, manifest = artefact.load(Path(job["artefact"]))
+    _shut_in(job, watch, Path(job["answers"]))
+    method, k = _method(job), min(int(job["depth"]) + int(job["spare"]), int(job["n"]))
+    begin = time.perf_counter()
+    with watch:
+        stages = method.stages(codes, shared, manifest["metric"])
+        unknown = set(stages) - set(STAGES)
+        if unknown:
+            raise BadInput(f"{method}: stages are of {', '.join(STAGES)}; got {', '.join(sorted(unknown))}")
+        found = {name: _answers(searcher, queries, k) for name, searcher in stages.items()}
+    for name, (ids, scores) in found.items():
+        check_hits(ids, len(queries), k, int(job["n"]))
+        np.save(Path(job["answers"]) / f"ids-{name}.npy", ids)
+        np.save(Path(job["answers"]) / f"scores-{name}.npy", scores)
+    return {"stages": [name for name in STAGES if name in found], "seconds": time.perf_counter() - begin}
+
+
 def _cold_per_query(searcher: Any) -> int:
     told = getattr(searcher, "cold_bytes_per_query", None)
     return int(told(latency.K)) if callable(told) else 0
@@ -327,4 +361,4 @@ def ping(job: Json, watch: guard.Guard) -> Json:
     return {}
 
 
-_JOBS = {"ping": ping, "rehearse": rehearse, "plan": plan, "build": build, "search": search}
+_JOBS = {"ping": ping, "rehearse": rehearse, "plan": plan, "build": build, "search": search, "waterfall": waterfall}

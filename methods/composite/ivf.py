@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -97,6 +97,10 @@ class IVF(Method):
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         check_metric(self, shared["unit"], metric)
         return _ListSearcher(self, self._part(), codes, shared, metric)
+
+    def stages(self, codes: Arrays, shared: Arrays, metric: Metric) -> Mapping[str, Searcher]:
+        mine = unnest(self._part(), codes), unnest(self._part(), shared), metric
+        return {**self.code.stages(*mine), "scan": self.code.open(*mine)}
 
     def _part(self) -> str:
         return f"0.{self.code.name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -79,6 +79,11 @@ class Rescore(Method):
             rows = {name.removeprefix(COLD): array for name, array in rows.items()}
         inner = self.first.open(unnest(first, codes), unnest(first, shared), metric)
         return RescoreSearcher(inner, self.second, rows, unnest(second, shared), metric, self.factor, self.tier)
+
+    def stages(self, codes: Arrays, shared: Arrays, metric: Metric) -> Mapping[str, Searcher]:
+        first, _ = self._parts()
+        mine = unnest(first, codes), unnest(first, shared), metric
+        return {**self.first.stages(*mine), "shortlist": self.first.open(*mine)}
 
 
 class RescoreSearcher:
@@ -165,6 +170,9 @@ class BinaryRescore(Method):
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         return self._rescore().open(codes, shared, metric)
+
+    def stages(self, codes: Arrays, shared: Arrays, metric: Metric) -> Mapping[str, Searcher]:
+        return self._rescore().stages(codes, shared, metric)
 
     def _rescore(self) -> Rescore:
         return Rescore(_method("sign()"), _codec("int8()"), self.factor, self.tier)
