@@ -26,12 +26,13 @@ BGE = "bge_large_en_v1.5_bright_queries"
 DATASETS = (
     "pydocs", "beir/scifact/all-minilm-l6-v2", "beir/nfcorpus/all-minilm-l6-v2", "texmex/siftsmall", BGE,
 )  # fmt: skip
-# What the findings compare beside the methods as they solve a budget: scorers, rotations, centring, one at a time.
+# What the findings compare beside the methods as they solve a budget: scorers, rotations, centring, one at a time. {d}
+# is the width of the vectors.
 SPELLED_OUT = (
     "sign()", "sign(scorer='asymmetric')", "sign(threshold='mean')", "sign(threshold='mean', scorer='asymmetric')",
-    "itq(bits=256)", "itq(bits=256, scorer='asymmetric')", "lsh(bits=256)", "lsh(bits=256, scorer='asymmetric')",
+    "itq(bits={d})", "itq(bits={d}, scorer='asymmetric')", "lsh(bits={d})", "lsh(bits={d}, scorer='asymmetric')",
     "int4(bits=2, granularity='vector')", "random_rotation() | int4(bits=2, granularity='vector')",
-    "hadamard_rotation() | int4(bits=2, granularity='vector')", "pca(dim=384) | int4(bits=2, granularity='vector')",
+    "hadamard_rotation() | int4(bits=2, granularity='vector')", "pca(dim={d}) | int4(bits=2, granularity='vector')",
     "centre() | int4(bits=2, granularity='vector')", "centre() | sign()", "centre() | sign(scorer='asymmetric')",
     "random_rotation() | sign()", "random_rotation() | sign(scorer='asymmetric')",
     "int4(bits=2)", "random_rotation() | int4(bits=2)", "turboquant_mse(bits=1)",
@@ -60,11 +61,12 @@ def main() -> None:
     parser.add_argument("--results", default=Path(__file__).parent.parent / "leaderboard" / "results", type=Path)
     parser.add_argument("--tries", default=3, type=int)
     chosen = parser.parse_args()
-    methods = chosen.method or checked_requests([*SPELLED_OUT, "all"], Plan())
     with Bar() as bar:
         for name in chosen.dataset or DATASETS:
             file = Path(os.environ.get("PACKBENCH_DATA", "")) / BGE / "vectors_f32.npy"
             dataset = neighbours_of_its_own(file) if name == BGE else load(name)
+            spelled_out = [spec.format(d=dataset.d) for spec in SPELLED_OUT]
+            methods = chosen.method or checked_requests([*spelled_out, "all"], Plan())
             run(dataset, methods, chosen.results, listener=bar, budgets=chosen.budget or BUDGETS, tries=chosen.tries,
                 seconds=300.0, timing_seconds=0.5)  # fmt: skip
 

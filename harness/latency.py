@@ -20,7 +20,8 @@ MEMOISED = 5.0  # a repeated query answered so many times faster than a new one 
 def fresh_queries(queries: Items, count: int, rng: np.random.Generator) -> tuple[Items, Array]:
     """Draw queries with a thousandth of noise, so that none was seen before; return them and the rows drawn.
 
-    So little noise leaves the exact answers as they are, by which what is timed can be judged.
+    So little noise, a share of each coordinate, leaves the exact answers as they are, by which what is timed can be
+    judged, and zeros what they are, which sign codes of counts see.
     """
     if isinstance(queries, Ragged):
         values = queries.values
@@ -31,7 +32,7 @@ def fresh_queries(queries: Items, count: int, rng: np.random.Generator) -> tuple
     rows = rng.integers(0, len(queries), count)
     picked = np.asarray(queries[rows], np.float32)
     noise = rng.standard_normal(picked.shape, dtype=np.float32)
-    return np.ascontiguousarray(picked + np.float32(1e-3 * picked.std()) * noise), rows
+    return np.ascontiguousarray(picked * (1 + np.float32(1e-3) * noise)), rows
 
 
 def queries_between(queries: Items, count: int, rng: np.random.Generator) -> Items:

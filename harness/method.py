@@ -18,6 +18,8 @@ Arrays = Mapping[str, Array]
 Metric = str  # "ip", "cosine", "l2"; other tracks add theirs (see exact.METRICS)
 
 COLD = "cold/"  # arrays so named stay on disk: memory-mapped at search, weighed in a column of their own
+# How a method relates to the published algorithm, the furthest from it first; plug-ins may say nothing.
+FIDELITIES = ("UNSTATED", "ANALOGUE", "TRANSFER", "READ-OUT", "EXACT")
 STAGES = ("codes", "scan", "shortlist")  # what a waterfall of losses may tell apart, see Method.stages
 BUILD = "build/"  # arrays so named serve encode only: never handed to open, so not memory at search time
 
@@ -368,6 +370,7 @@ def encode_blocks(method: Method, items: Array, shared: Arrays, rows: int = 6553
 
 
 __all__ = [
-    "BUILD", "COLD", "STAGES", "Arrays", "Chain", "Codec", "Hits", "Method", "Metric", "Sample", "Searcher", "Self",
-    "Transform", "encode_blocks", "imports_of", "needs_of", "nest", "parts_of", "reseed", "rows_of", "unnest",
+    "BUILD", "COLD", "FIDELITIES", "STAGES", "Arrays", "Chain", "Codec", "Hits", "Method", "Metric", "Sample",
+    "Searcher", "Self", "Transform", "encode_blocks", "imports_of", "needs_of", "nest", "parts_of", "reseed",
+    "rows_of", "unnest",
 ]  # fmt: skip

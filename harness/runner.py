@@ -21,7 +21,7 @@ from packbench.errors import BudgetTooSmall
 from packbench.folders import run_folder
 from packbench.items import Ragged
 from packbench.measure import Bench, NoFigures, no_figures
-from packbench.method import Method, imports_of, needs_of
+from packbench.method import FIDELITIES, Chain, Method, imports_of, needs_of, parts_of
 from packbench.plan import BUDGETS, REFERENCES, STANDARD, Cell, Listener, Plan, Silent, checked_requests, plan_cells
 from packbench.quality import CUTOFFS
 from packbench.spec import parse, parse_request
@@ -112,13 +112,14 @@ class _Run:
     def _facts(self, cell: Cell) -> Row:
         """Return what a row says whatever comes of its cell."""
         request = parse_request(cell.request)
-        cls = request if isinstance(request, type) else type(request)
+        # A composition is of the family of what codes in the end, and no more faithful than its least faithful part.
+        parts = parts_of(request) if isinstance(request, Chain) else [request]
         return {
             "method": request.name,
             "spec": None,
-            "family": cls.family(),
-            "fidelity": cls.fidelity,
-            "kind": cls.kind,
+            "family": parts[-1].family(),
+            "fidelity": next(word for word in FIDELITIES if word in {part.fidelity for part in parts}),
+            "kind": parts[-1].kind,
             "fit_on": self._dataset.fit_on,
             "metric": self._dataset.metric,
             "n": self._dataset.n,
