@@ -73,6 +73,11 @@ def score_of(metric: Metric) -> Score:
         raise BadInput(f"no metric {metric!r}; there are {', '.join(METRICS)}") from None
 
 
+def vectors_as_scored(vectors: Array, metric: Metric) -> Array:
+    """Return vectors (n, d) as a metric sees them: of unit length for cosine."""
+    return _unit(vectors) if metric == "cosine" else vectors
+
+
 def search_exact(queries: Items, items: Items, metric: Metric, k: int) -> Hits:
     """Return the k best items of each query by float32 scores, in blocks of bounded memory."""
     score, kept = score_of(metric), TopK(len(queries), k)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from packbench import registry, resources, worker
+from packbench import gaussian, registry, resources, worker
 from packbench.dataset import Dataset
-from packbench.items import Array, Items, Ragged
+from packbench.exact import search_exact, vectors_as_scored
+from packbench.items import Array, Items, Ragged, as_vectors
 from packbench.method import Method
 from packbench.plan import Plan
 from packbench.quality import CUTOFFS, Judge, Relevance
@@ -228,6 +229,23 @@ class Bench:
                 told["reordered"] = float((ids != own).any(axis=1).mean())
         shutil.rmtree(answers, ignore_errors=True)
         return found, told
+
+    def reference_curve(self, bytes_per_item: float) -> Row:
+        """Return the recall of a code that were optimal for Gaussian vectors at this rate; nothing is weighed or timed.
+
+        Under cosine it is given vectors of unit length.
+        """
+        dataset = self._dataset
+        fit, items = (vectors_as_scored(as_vectors(part), dataset.metric) for part in (dataset.fit, dataset.items))
+        coded = gaussian.gaussian_code(fit, items, 8 * bytes_per_item)
+        rows = dataset.self_rows
+        hits = search_exact(dataset.queries, coded, dataset.metric, min(SHALLOW + (rows is not None), dataset.n))
+        ids = hits.ids if rows is None else without(hits.ids, rows)[:, :-1]
+        right = self._judge.recall(ids, SHALLOW).right
+        return {
+            "recall": {RECALL: float(right.mean() / min(SHALLOW, dataset.n))},
+            "per_query": {RECALL: right.tolist()},
+        }
 
     def _same_alone(self, batch: Array, rows: Array, alone: Array) -> None:
         """Judge what was timed, query by query: it has to be the search whose batches were judged.

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.util
+import inspect
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 
-from packbench import registry, resources
+from packbench import gaussian, registry, resources
 from packbench.budget import Budget
 from packbench.dataset import Dataset
 from packbench.errors import BudgetTooSmall
@@ -55,7 +56,7 @@ def run(
         # The references are codes of single vectors; items of another kind have none yet.
         references = plan.references and not isinstance(dataset.items, Ragged)
         cells = plan_cells(requests, dataclasses.replace(plan, references=references))
-        _Run(dataset, plan, store, bench, listener or Silent()).all(cells)
+        _Run(dataset, plan, store, bench, listener or Silent()).all(cells, references)
     return store.folder
 
 
@@ -66,8 +67,8 @@ class _Run:
         self._dataset, self._plan, self._store, self._bench, self._listener = dataset, plan, store, bench, listener
         self._plans: dict[tuple[str, float | None], Row] = {}
 
-    def all(self, cells: list[Cell]) -> None:
-        """Measure every cell that is not stored."""
+    def all(self, cells: list[Cell], references: bool) -> None:
+        """Measure every cell that is not stored, and the curve of reference where that is asked for."""
         stored = self._store.by_id()
         identities = {cell: self._identity(cell) for cell in cells}
         pending = [cell for cell in cells if identities[cell]["id"] not in stored]
@@ -82,6 +83,18 @@ class _Run:
             row |= {"wall_seconds": time.perf_counter() - begin, "spent_seconds": self._bench.spent - before}
             self._store.append(row)
             self._listener.finish(cell, row)
+        if references:
+            self._reference_curve(stored)
+
+    def _reference_curve(self, stored: Mapping[str, Row]) -> None:
+        """Store what an optimal code of Gaussian vectors would keep at each budget."""
+        for budget in self._plan.budgets:
+            cell = Cell(gaussian.NAME, budget, self._plan.seeds[0])
+            identity = self._identity_of(cell, inspect.getsource(gaussian))
+            if identity["id"] not in stored:
+                about = {"method": gaussian.NAME, "spec": None, "family": "reference", "fidelity": "EXACT",
+                         "kind": "reference", "status": gaussian.STATUS, "reason": None}  # fmt: skip
+                self._store.append(identity | about | self._circumstances() | self._bench.reference_curve(budget))
 
     def _identity(self, cell: Cell) -> Row:
         """Return the fields that identify a cell; its version covers the code of every candidate it may try."""
@@ -91,10 +104,13 @@ class _Run:
             candidates = []
         request = parse_request(cell.request)
         versions = [registry.version(request), *(f"{one} {registry.version(one)}" for one in candidates)]
+        return self._identity_of(cell, canonical(versions))
+
+    def _identity_of(self, cell: Cell, code: str) -> Row:
         identity: Row = {
             "schema": SCHEMA,
             "request": cell.request,
-            "version": hashlib.sha256(canonical(versions).encode()).hexdigest()[:12],
+            "version": hashlib.sha256(code.encode()).hexdigest()[:12],
             "dataset": self._dataset.name,
             "dataset_sha256": self._bench.dataset_sha256,
             "budget": cell.budget,
@@ -120,6 +136,10 @@ class _Run:
             "family": parts[-1].family(),
             "fidelity": next(word for word in FIDELITIES if word in {part.fidelity for part in parts}),
             "kind": parts[-1].kind,
+        } | self._circumstances()
+
+    def _circumstances(self) -> Row:
+        return {
             "fit_on": self._dataset.fit_on,
             "metric": self._dataset.metric,
             "n": self._dataset.n,
