@@ -47,7 +47,7 @@ class Advice:
     budget is bytes per item with shared arrays spread over `rows` items, the number to be served. The n items and the
     queries measured are a sample of the `available` vectors; own_queries tells whether queries were given. keep is
     the share of float32's recall@10 that was asked for, and kept_for_sure whether the interval of the choice lies
-    above it. alike are the entries that could not be told apart from the first by recall@10, the choice left out.
+    above it. alike are the entries that recall@10 could not tell apart from the choice.
     difference is how far the recall@10 of the choice lies above the runner-up's, paired by query.
     """
 
@@ -119,11 +119,13 @@ class Advice:
         if self.kept_for_sure:
             return f"the lightest of the {self.measured} methods measured at {self.budget:g} bytes that keep it"
         if not self.alike:
-            return f"it finds more than each of the other {others} methods at {self.budget:g} bytes per item"
+            return (
+                f"no other of the {self.measured} methods at {self.budget:g} bytes per item is as good, beyond chance"
+            )
         names = ", ".join(entry.name for entry in self.alike)
         return (
-            f"recall@10 does not tell it apart, within the group of the best, from {len(self.alike)} of the other "
-            f"{others} methods at {self.budget:g} bytes per item: {names}. Of these it costs least"
+            f"{len(self.alike)} of the other {others} methods at {self.budget:g} bytes per item could not be told "
+            f"apart from it: {names}. Of those that cannot be told apart from the best, it costs least"
         )
 
     def _against(self, other: Entry) -> str:
@@ -260,7 +262,7 @@ def _allowed(
                            "or what is to be kept of float32's recall (--keep 0.98)")  # fmt: skip
         if bytes_per_item is not None and not bytes_per_item > 0:
             raise BadInput(f"bytes {bytes_per_item:g}: expected more than 0 bytes per item")
-        return bytes_per_item
+        return None if bytes_per_item is None else float(bytes_per_item)
     if bytes_per_item is not None:
         raise BadInput("both bytes per item and memory are given; they are two ways to say one thing, so leave one out")
     if rows is None:
@@ -317,17 +319,22 @@ def _board(results: str | Path, requests: Sequence[str], budget: float, facts: R
 
 
 def choose(table: Table, keep: float | None = None) -> tuple[Entry, tuple[Entry, ...], Entry | None]:
-    """Return the entry to use, the others of the first rank group, and the runner-up.
+    """Return the entry to use, those that could not be told apart from it, and the runner-up.
 
     It is the lightest that keeps what is asked, where one does; otherwise, of the first rank group, the one that
     costs least. The runner-up is the next lightest that keeps it, or the best-ranked other.
     """
-    first, *others = table.ranked
-    alike = [first, *(other for other in others if set(other.group) & set(first.group))]
+    first = table.ranked[0]
     keepers = sorted(_keepers(table, keep), key=lambda entry: _known(entry.deployed_bytes))
-    choice = keepers[0] if keepers else min(alike, key=_cost)
-    runner_up = next((entry for entry in (*keepers, *table.ranked) if entry is not choice), None)
-    return choice, tuple(entry for entry in alike if entry is not choice), runner_up
+    choice = keepers[0] if keepers else min((entry for entry in table.ranked if _alike(entry, first)), key=_cost)
+    others = [entry for entry in table.ranked if entry is not choice]
+    runner_up = next((entry for entry in (*keepers[1:], *others)), None)
+    return choice, tuple(entry for entry in others if _alike(entry, choice)), runner_up
+
+
+def _alike(one: Entry, other: Entry) -> bool:
+    """Tell whether recall@10 could not tell two entries of a table apart: they share a letter."""
+    return bool(set(one.group) & set(other.group))
 
 
 def _keepers(table: Table, keep: float | None) -> list[Entry]:

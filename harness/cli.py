@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from packbench.commands import MetricOption, Plugins, add_to, out
 from packbench.errors import BadInput, PackbenchError
+from packbench.leaderboard.command import board
 
 app = typer.Typer(
     name="packbench",
@@ -25,12 +27,8 @@ app = typer.Typer(
     help="Measure which way of compressing embeddings keeps the most retrieval quality in N bytes per vector.",
 )
 
-Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="A Python file whose methods to add; repeat for several.")
-]
 Results = Annotated[Path, typer.Option("--results", help="Directory of .jsonl results; made when missing.")]
 Encoder = Annotated[str | None, typer.Option(help="Encoder for text: a sentence-transformers name or folder.")]
-MetricOption = Annotated[str | None, typer.Option(help="ip, cosine or l2; told by the data where it can be.")]
 
 
 def main() -> NoReturn:
@@ -57,11 +55,6 @@ def main() -> NoReturn:
 
 def _say(text: str) -> None:
     Console(stderr=True).print(escape(text), highlight=False, soft_wrap=True)
-
-
-def _out() -> Console:
-    # A pipe gets whole lines; only a terminal is folded to its width.
-    return Console() if sys.stdout.isatty() else Console(width=200)
 
 
 def _load_plugins(plugins: list[Path] | None) -> tuple[str, ...]:
@@ -105,7 +98,7 @@ def list_(
             table.add_row(name, escape(str(datasets.card(name).get("title", ""))))
     else:
         raise BadInput(f"list {what!r}: expected methods or datasets")
-    _out().print(table)
+    out().print(table)
 
 
 @app.command()
@@ -121,15 +114,15 @@ def info(name: Annotated[str, typer.Argument(help="A method or a data set.")], p
     from packbench.reference import argument
 
     _load_plugins(plugin)
-    out = _out()
+    console = out()
     if name in registry.methods():
         cls = registry.get(name)
-        out.print(f"[bold]{name}[/]  ({cls.family()}, {cls.fidelity})", highlight=False)
-        out.print(escape(inspect.cleandoc(cls.__doc__ or "")), highlight=False)
+        console.print(f"[bold]{name}[/]  ({cls.family()}, {cls.fidelity})", highlight=False)
+        console.print(escape(inspect.cleandoc(cls.__doc__ or "")), highlight=False)
         facts = {"paper": cls.paper, "bytes": cls.formula, "needs": ", ".join(sorted(cls.needs)) or "item vectors only"}
         facts |= {"arguments": ", ".join(argument(entry) for entry in dataclasses.fields(cls)) or "none"}  # type: ignore[arg-type]
         for what, value in facts.items():
-            out.print(f"[bold]{what}:[/] {escape(value)}", highlight=False)
+            console.print(f"[bold]{what}:[/] {escape(value)}", highlight=False)
     elif name in datasets.names():
         _facts(datasets.card(name))
     else:
@@ -145,7 +138,7 @@ def _facts(facts: dict[str, Any]) -> None:
         if isinstance(value, dict):
             shown = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
         table.add_row(escape(str(what)), escape(str(shown)))
-    _out().print(table)
+    out().print(table)
 
 
 @app.command()
@@ -199,14 +192,14 @@ def check(
 
     _load_plugins(plugin)
     chosen: list[Any] = registry.load_plugin(target) if target.endswith(".py") else [parse_request(target)]
-    out, failed = _out(), 0
+    console, failed = out(), 0
     for method in chosen:
         for finding in run_checks(method):
             failed += not finding.passed
             mark = "[green]ok    [/]" if finding.passed else "[red]FAILED[/]"
             name = getattr(method, "name", "") if isinstance(method, type) else method
             told = "" if finding.passed else f": {finding.message}"
-            out.print(f"{mark} {escape(f'{name} {finding.check}{told}')}", highlight=False)
+            console.print(f"{mark} {escape(f'{name} {finding.check}{told}')}", highlight=False)
     if failed:
         _say(f"packbench: {failed} checks failed")
         raise typer.Exit(1)
@@ -278,36 +271,5 @@ def run(
         _say(f"results are in {results}; `packbench board --results {results}` shows them")
 
 
-@app.command()
-def board(
-    results: Results = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Write Markdown.")] = False,
-    html: Annotated[
-        Path | None, typer.Option(help="Write one self-contained page: a .html file, or a folder for index.html.")
-    ] = None,
-) -> None:
-    """Show the leaderboard of a directory of results, per data set and budget.
-
-    Example: `packbench board --results results --html board.html`
-    """
-    from packbench.leaderboard import board as boards
-
-    if as_json + as_csv + as_markdown > 1:
-        raise BadInput("board: choose one of --json, --csv and --markdown")
-    loaded = boards.load(results)
-    if html is not None:
-        page = html if html.suffix in (".html", ".htm") else html / "index.html"
-        boards.write_html(loaded, page)
-        _say(f"wrote {page}")
-    if as_json:
-        sys.stdout.write(boards.to_json(loaded))
-    elif as_csv:
-        sys.stdout.write(boards.to_csv(loaded))
-    elif as_markdown:
-        sys.stdout.write(boards.to_markdown(loaded))
-    elif html is None:
-        console = _out()
-        for one in loaded:
-            boards.render_terminal(one, console)
+app.command()(board)
+add_to(app)

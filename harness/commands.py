@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="A Python file whose methods to add; repeat for several.")
 ]
 MetricOption = Annotated[str | None, typer.Option(help="ip, cosine or l2; told by the data where it can be.")]
+
+
+def out() -> Console:
+    """Return standard output: a pipe gets whole lines, only a terminal is folded to its width."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -121,7 +127,6 @@ def capacity(
 
     from packbench.capacity import CHECKED, ROWS, SIZES
     from packbench.capacity import capacity as weighed
-    from packbench.cli import _out
     from packbench.units import parse_bytes, parse_count
 
     limit = None if memory is None else parse_bytes(memory, "--memory")
@@ -144,7 +149,7 @@ def capacity(
             f"{one.error:+.1%}" + ("" if one.holds else " NOT LINEAR"), *told,
             *([] if limit is None else [f"{one.items_in(limit):,}"]),
         )  # fmt: skip
-    _out().print(table)
+    out().print(table)
     for note in notes:
         sys.stdout.write(f"{note}\n")
     sys.stdout.write(

@@ -183,7 +183,10 @@ def _build(
                 kind = Infrastructure if answer["status"] == "out_of_memory" else BadInput
                 raise kind(f"export {method}: {answer['status']}: {answer['reason']}")
             weighed = answer["ok"]["bytes"]
-            ledger = Ledger(weighed["n"], tuple(Entry(*one[:3], tuple(one[3]), one[4]) for one in weighed["arrays"]))
+            entries = (
+                Entry(tier, name, dtype, tuple(shape), nbytes) for tier, name, dtype, shape, nbytes in weighed["arrays"]
+            )
+            ledger = Ledger(weighed["n"], tuple(entries))
             # The cold tier is part of the spec that was asked for; the budget is one of memory.
             if bytes_per_item is None or Budget(bytes_per_item, *items.shape).holds(ledger.payload, ledger.shared):
                 _complete(partial, method, files)

@@ -7,16 +7,25 @@ from pathlib import Path
 from packbench.errors import BadInput
 from packbench.leaderboard.entries import Board, Entry, Table
 from packbench.leaderboard.export import to_csv, to_json
+from packbench.leaderboard.external import External, read_external
+from packbench.leaderboard.figure import write_figure
 from packbench.leaderboard.gather import boards_of
-from packbench.leaderboard.markdown import to_markdown
+from packbench.leaderboard.markdown import declared_markdown, to_markdown
 from packbench.leaderboard.page import write_html
-from packbench.leaderboard.terminal import render_terminal
+from packbench.leaderboard.paper import methods_paragraph, to_bibtex, to_latex, write_paper
+from packbench.leaderboard.stats import MARGIN
+from packbench.leaderboard.terminal import render_across, render_declared, render_terminal
+from packbench.leaderboard.trec import write_runs
 from packbench.store import Store
 
-__all__ = ["Board", "Entry", "Table", "load", "render_terminal", "to_csv", "to_json", "to_markdown", "write_html"]
+__all__ = [
+    "Board", "Entry", "External", "Table", "declared_markdown", "load", "methods_paragraph", "read_external",
+    "render_across", "render_declared", "render_terminal", "to_bibtex", "to_csv", "to_json", "to_latex", "to_markdown",
+    "write_figure", "write_html", "write_paper", "write_runs",
+]  # fmt: skip
 
 
-def load(results: str | Path = "results") -> list[Board]:
+def load(results: str | Path = "results", margin: float = MARGIN) -> list[Board]:
     """Return the boards of a directory of results: one per data set, or several where rows must not be mixed.
 
     Raises:
@@ -25,4 +34,4 @@ def load(results: str | Path = "results") -> list[Board]:
     rows = list(Store(results).by_id().values())
     if not rows:
         raise BadInput(f"results {results}: no results there; `packbench run --results {results}` makes some")
-    return boards_of(rows)
+    return boards_of(rows, margin)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from packbench.leaderboard.entries import Board, Entry, Table
+from packbench.leaderboard.across import Across, Overall
+from packbench.leaderboard.curves import Bytes
+from packbench.leaderboard.entries import Board, Entry, Summary, Table
 from packbench.leaderboard.stats import Interval
 
 NONE = "–"
+STEP_SHOWN = 0.0005  # smaller steps of a waterfall round to nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,14 @@ def _value(of: Interval | None) -> float | None:
 
 def _ties(entry: Entry) -> str:
     ties = entry.wide_ties
-    return "" if ties is None else f"{ties.low:.3f}–{ties.high:.3f}"
+    return "" if ties is None else f"{ties.value:.3f} ({ties.low:.3f}–{ties.high:.3f})"
+
+
+def _waterfall(entry: Entry) -> str:
+    if len(entry.waterfall) < 2:
+        return ""  # a method that cannot be taken apart loses what it loses
+    steps = [(name, step.value) for name, step in entry.waterfall if abs(step.value) >= STEP_SHOWN]
+    return ", ".join(f"{name} {value:+.3f}" for name, value in steps)
 
 
 COLUMNS = (
@@ -71,10 +81,18 @@ COLUMNS = (
            lambda e: "" if e.fidelity == "EXACT" else e.fidelity, rare=True),
     Column("recall", "recall@10 [95%]", "found among the true ten nearest, with its 95% interval", 100,
            lambda e: _interval(e.recall_at_10), lambda e: _value(e.recall_at_10)),
-    Column("ties", "over ties", "recall@10 over the legal orders of equal scores, where that matters", 84, _ties,
-           lambda e: _value(e.wide_ties), True),
+    Column("ties", "over ties", "recall@10 expected over the legal orders of equal scores (worst–best), if wide",
+           84, _ties, lambda e: _value(e.wide_ties), True),
     Column("recall_kept", "recall % f32", "recall@10 as a percentage of float32's", 50,
            lambda e: _percent(e.recall_of_float32), lambda e: _value(e.recall_of_float32)),
+    Column("hardest", "hardest ¼", "recall@10 on the quarter of queries that this table's rows find hardest", 44,
+           lambda e: fixed(e.recall_on_hardest, 3), lambda e: e.recall_on_hardest, True),
+    Column("waterfall", "lost by", "where recall@10 goes against float32: coding, scoring, lists, rescoring", 42,
+           lambda e: _waterfall(e), rare=True),
+    Column("flags", "red flags", "what looks broken in the codes, whatever the recall", 82,
+           lambda e: "; ".join(e.flags), rare=True),
+    Column("lossless", "lossless", "recall@10 shown to be within the margin of float32's", 45,
+           lambda e: "lossless" if e.lossless else "", rare=True),
     Column("ndcg", "nDCG@10", "against relevance judgements", 83,
            lambda e: fixed(_value(e.ndcg_at_10), 4), lambda e: _value(e.ndcg_at_10), True),
     Column("ndcg_kept", "nDCG % f32", "nDCG@10 as a percentage of float32's", 70,
@@ -131,3 +149,59 @@ def title_of(table: Table) -> str:
 def why(entry: Entry) -> str:
     """Return why an entry has no figures."""
     return entry.reason or "no reason given"
+
+
+def _bytes(of: Bytes) -> str:
+    def size(value: float | None) -> str:
+        return f">{of.largest:g}" if value is None else f"≤{short(value)}" if value <= of.least else short(value)
+
+    value, low, high = size(of.value), size(of.low), size(of.high)
+    return value if low == high else f"{value} [{low}, {high}]"
+
+
+def _safe(of: Summary) -> str:
+    if of.safe_budget is not None:
+        return f"{of.safe_budget:g}"
+    if not of.bytes_for:
+        return NONE
+    return "no" if of.queries_needed is None else f"inconclusive: {of.queries_needed:,} queries"
+
+
+def summary_cells(board: Board) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of what each method did over all budgets."""
+    shares = next((of.bytes_for for of in board.summaries if of.bytes_for), ())
+    headings = ["method", *(f"B for {of.share:.0%}" for of in shares), "area [95%]"]
+    headings += ["safe budget", "lossless budgets"] if shares else []
+    rows = []
+    for of in board.summaries:
+        row = [of.label, *map(_bytes, of.bytes_for), _area(of.area)]
+        rows.append(row + ([_safe(of), " ".join(f"{budget:g}" for budget in of.lossless)] if shares else []))
+    return headings, rows
+
+
+def _area(of: Interval | None) -> str:
+    return NONE if of is None else f"{of.value:.3f} [{of.low:.3f}, {of.high:.3f}]"
+
+
+def across_cells(of: Across, rows: Iterable[Overall]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the rows of one budget over several data sets."""
+    return ["#", "method", "of float32 [95%]", "data sets", "won–tied–lost", "missed"], [
+        [str(row.rank), row.label, _interval(row.relative), f"{row.held} of {len(of.datasets)}",
+         f"{row.won}–{row.tied}–{row.lost}", ", ".join(row.missed)]
+        for row in rows
+    ]  # fmt: skip
+
+
+def across_title(of: Across, budget: float) -> str:
+    """Return the heading of a budget over several data sets."""
+    return f"{len(of.datasets)} data sets, {budget:g} bytes per item"
+
+
+def across_facts(of: Across) -> str:
+    """Return what a reader must know to read the tables over several data sets."""
+    left = f" Left out, as float32 has no row there: {', '.join(of.left_out)}." if of.left_out else ""
+    return (
+        f"Over {', '.join(of.datasets)}: mean of recall@10 as a fraction of float32's, with its 95% interval over "
+        "data sets, queries and seeds; a data set without a figure counts as 0, and who misses one stands below all "
+        f"who miss none; won–tied–lost against every other method of the budget on each data set.{left}"
+    )

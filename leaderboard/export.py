@@ -9,23 +9,31 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from packbench.leaderboard.across import across
 from packbench.leaderboard.entries import Board, Entry
 from packbench.leaderboard.stats import Interval
 
 FORMAT = 1  # raised when a key changes its meaning or goes
 _DIGITS = 6
-_INTERVALS = frozenset(field.name for field in dataclasses.fields(Entry) if "Interval" in str(field.type))
+_INTERVALS = frozenset(
+    field.name for field in dataclasses.fields(Entry) if field.type in ("Interval", "Interval | None")
+)
 
 
 def to_json(boards: Sequence[Board]) -> str:
-    """Return the boards as JSON: facts, references, and for each budget the ranked and the absent entries."""
+    """Return the boards as JSON: facts, references, for each budget the ranked and the absent entries, summaries.
+
+    across holds what several data sets come to together.
+    """
     written = [dataclasses.asdict(board, dict_factory=_without_outcomes) for board in boards]
-    return json.dumps(_rounded({"format": FORMAT, "boards": written}), indent=1, ensure_ascii=False) + "\n"
+    together = [dataclasses.asdict(of) for of in across(boards)]
+    everything = {"format": FORMAT, "boards": written, "across": together}
+    return json.dumps(_rounded(everything), indent=1, ensure_ascii=False) + "\n"
 
 
 def _without_outcomes(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Leave single queries to the results."""
-    return {name: value for name, value in pairs if name != "outcomes"}
+    """Leave single queries to the results, and what is computed from them to the program."""
+    return {name: value for name, value in pairs if name not in ("outcomes", "draws", "apart")}
 
 
 def to_csv(boards: Sequence[Board]) -> str:
@@ -62,6 +70,8 @@ def _flat(entry: Entry) -> dict[str, Any]:
             flat |= zip((field.name, f"{field.name}_low", f"{field.name}_high"), _rounded(figures), strict=True)
         else:
             flat[field.name] = " ".join(map(str, value)) if isinstance(value, tuple) else _rounded(value)
+    flat["waterfall"] = " ".join(f"{step}={_rounded(change.value)}" for step, change in entry.waterfall)
+    flat["flags"] = "; ".join(entry.flags)
     return flat
 
 

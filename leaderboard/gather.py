@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from packbench.budget import Budget
 from packbench.errors import BadInput
-from packbench.items import Array
+from packbench.gaussian import STATUS
+from packbench.leaderboard.cells import (
+    NDCG,
+    RECALL,
+    Cell,
+    flags,
+    joined,
+    machine,
+    mean,
+    plain,
+    speedup,
+    stages,
+    ties,
+    too_heavy,
+    unmeasured,
+    values,
+)
 from packbench.leaderboard.entries import Board, Entry, Table
-from packbench.leaderboard.stats import Bootstrap, Interval, groups
+from packbench.leaderboard.stats import MARGIN, Bootstrap, Interval, groups, overlapping
+from packbench.leaderboard.verdicts import Verdicts
 from packbench.store import Row, canonical
 
 # What must agree before two figures may stand in one table, and what a reader calls it.
@@ -25,17 +40,24 @@ COMPARABLE = {
     "threads": "threads",
     "tries": "tries per method",
 }
-RECALL, NDCG = "recall@10", "nDCG@10"
-Key = tuple[float | None, str]  # budget (none: a reference at its own size) and request
-Cell = list[Row]  # one row per seed
+# What a stage loses against the one before it: decoded codes scored exactly; the method's own scorer over all codes.
+LOSSES = {"codes": "coding", "scan": "scoring", "shortlist": "scoring"}
+# What the method's own answers lose or win after its last stage.
+LAST = {None: "all", "codes": "scoring", "scan": "lists", "shortlist": "rescoring"}
+HARDEST = 0.25  # share of the queries that is called hardest
+Key = tuple[str, float | None]  # request and budget (none: a reference at its own size)
 
 
-def boards_of(rows: Iterable[Row]) -> list[Board]:
-    """Make one board per group of comparable rows, sorted by data set.
+def boards_of(rows: Iterable[Row], margin: float = MARGIN) -> list[Board]:
+    """Make one board per group of comparable rows, sorted by data set; margin is the recall that lossless may lose.
 
     Raises:
-        BadInput: a row lacks what every result has.
+        BadInput: a row lacks what every result has, or the margin is none.
     """
+    if not 0 < margin < 1:
+        raise BadInput(
+            f"margin {margin:g}: expected the recall that may be lost, above 0 and below 1, such as {MARGIN}"
+        )
     alike: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         try:
@@ -46,7 +68,7 @@ def boards_of(rows: Iterable[Row]) -> list[Board]:
     for key in sorted(alike):
         siblings = sorted(other for other in alike if other[0] == key[0])
         try:
-            boards.append(_Group(alike[key], _why_apart(siblings, key)).board())
+            boards.append(_Group(alike[key], _why_apart(siblings, key), margin).board())
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise _unreadable(f"of {key[0]}", error) from error
     return boards
@@ -74,24 +96,36 @@ def _why_apart(siblings: Sequence[tuple[str, ...]], key: tuple[str, ...]) -> lis
 class _Group:
     """Hold comparable rows, their cells, and one bootstrap that pairs all of them."""
 
-    def __init__(self, rows: list[Row], notes: list[str]) -> None:
-        self._rows, self._notes = rows, notes
+    def __init__(self, rows: list[Row], notes: list[str], margin: float) -> None:
+        self._rows = [row for row in rows if row["status"] != STATUS]
+        self._curve = [row for row in rows if row["status"] == STATUS]
+        self._notes, self._margin = notes, margin
         self._cells = self._into_cells()
         self._at: dict[Key, int] = {}
         complete = [key for key, cell in self._cells.items() if all(row["status"] == "ok" for row in cell)]
         if complete:
             self._at = {key: at for at, key in enumerate(complete)}
-            possible = min(10, rows[0]["n"])
-            self._recall = Bootstrap([_values(self._cells[key], RECALL) / possible for key in complete])
+            self._possible = min(10, rows[0]["n"])
+            cells = [values(self._cells[key], RECALL) for key in complete]
+            self._stages: dict[Key, list[tuple[str, int]]] = {}
+            for key in complete:
+                before = stages(self._cells[key])
+                self._stages[key] = [(name, len(cells) + at) for at, (name, _) in enumerate(before)]
+                cells += [found for _, found in before]
+            self._recall = Bootstrap([cell / self._possible for cell in cells])
             judged = all("relevance" in self._cells[key][0] for key in complete)
-            self._ndcg = Bootstrap([_values(self._cells[key], NDCG) for key in complete]) if judged else None
+            self._ndcg = Bootstrap([values(self._cells[key], NDCG) for key in complete]) if judged else None
         self._float32 = self._find_float32()
+        self._place = None if self._float32 is None else self._at[self._float32]
+        if complete:
+            shown = {_shown(key): at for key, at in self._at.items()}
+            self._verdicts = Verdicts(self._recall, shown, self._place, margin)
 
     def _into_cells(self) -> dict[Key, Cell]:
         """Put the seeds of a cell together; results of code that has changed since give way to the latest."""
         cells: dict[Key, Cell] = {}
         for row in sorted(self._rows, key=lambda row: str(row["time"])):
-            cells.setdefault((row["budget"], row["request"]), []).append(row)
+            cells.setdefault((row["request"], row["budget"]), []).append(row)
         kept: dict[Key, Cell] = {}
         for key, cell in cells.items():
             latest = {row["seed"]: row for row in cell if row["version"] == cell[-1]["version"]}
@@ -103,10 +137,10 @@ class _Group:
             )
         return kept
 
-    def _find_float32(self) -> int | None:
+    def _find_float32(self) -> Key | None:
         """Return the row that fractions are taken of, the one at its own size before one under a budget."""
         found = [key for key in self._at if self._cells[key][0]["method"] == "float32"]
-        return self._at[min(found, key=lambda key: key[0] is not None)] if found else None
+        return min(found, key=lambda key: key[1] is not None) if found else None
 
     def board(self) -> Board:
         """Return the board."""
@@ -118,8 +152,9 @@ class _Group:
         )
         if len(versions) > 1:
             self._notes.append("the results were measured with several versions of the libraries: see Versions")
-        budgets = sorted({budget for budget, _ in self._cells if budget is not None})
+        budgets = sorted({budget for _, budget in self._cells if budget is not None})
         times = sorted(str(row["time"]) for row in rows)
+        tables = tuple(self._table(budget) for budget in budgets)
         return Board(
             dataset=plain(some["dataset"]),
             dataset_sha256=plain(some["dataset_sha256"]),
@@ -136,161 +171,117 @@ class _Group:
             build_threads=some["threads"]["build"],
             tries=some["tries"],
             machine=plain(some["machine"]),
-            machine_facts=_machine(some["machine_facts"]),
+            machine_facts=machine(some["machine_facts"]),
             versions=tuple(map(plain, versions)),
             measured=(plain(times[0]), plain(times[-1])),
             notes=tuple(self._notes),
-            references=tuple(self._entry(key) for key in self._cells if key[0] is None),
-            tables=tuple(self._table(budget) for budget in budgets),
-            outcomes={(request, budget): self._outcomes(budget, request) for budget, request in self._at},
+            references=tuple(self._entry(key) for key in self._cells if key[1] is None),
+            tables=tables,
+            outcomes={_shown(key): values(self._cells[key], RECALL).mean(axis=0) / self._possible for key in self._at},
+            draws={_shown(key): self._recall.draws[:, at] for key, at in self._at.items()},
+            float32=None if self._float32 is None else _shown(self._float32),
+            margin=self._margin,
+            summaries=self._verdicts.summaries(tables) if self._at else (),
+            reference_curve=self._reference_curve(),
         )
 
-    def _outcomes(self, budget: float | None, request: str) -> Array:
-        return np.asarray(_values(self._cells[budget, request], RECALL).mean(axis=0) / min(10, self._rows[0]["n"]))
+    def _reference_curve(self) -> tuple[tuple[float, Interval], ...]:
+        rows = {row["budget"]: row for row in sorted(self._curve, key=lambda row: str(row["time"]))}
+        possible = min(10, self._curve[0]["n"]) if self._curve else 1
+        return tuple((size, Bootstrap([values([rows[size]], RECALL) / possible]).mean(0)) for size in sorted(rows))
+
+    def _waterfall(self, key: Key) -> tuple[tuple[str, Interval], ...]:
+        """Return what each step wins (loses, below zero), against float32 and then against the step before it."""
+        if self._place is None:
+            return ()
+        steps, before, name = [], self._place, None
+        for name, at in self._stages[key]:
+            steps.append((LOSSES[name], self._recall.difference(at, before)))
+            before = at
+        return (*steps, (LAST[name], self._recall.difference(self._at[key], before)))
+
+    def _on_hardest(self, keys: Sequence[Key]) -> list[float]:
+        """Return recall@10 on the queries that the rows of a table find hardest, all rows together."""
+        if not keys:
+            return []
+        found = np.array([values(self._cells[key], RECALL).mean(axis=0) / self._possible for key in keys])
+        count = max(1, round(HARDEST * found.shape[1]))
+        return found[:, np.argsort(found.mean(axis=0), kind="stable")[:count]].mean(axis=1).tolist()
 
     def _table(self, budget: float) -> Table:
-        requests = dict.fromkeys(request for of, request in self._cells if of is not None)
-        ranked: list[Key] = []
-        absent: list[Entry] = []
-        for key in [(budget, request) for request in requests]:
-            entry = self._entry(key) if key in self._cells else self._not_run(key)
-            if entry.status == "ok":
-                ranked.append(key)
-            else:
-                absent.append(entry)
-        # Equal recall: the lighter one first.
-        ranked.sort(
-            key=lambda key: (-self._recall.means[self._at[key]], _mean(self._cells[key], "bytes", "deployed") or 0)
-        )
+        keys = [(request, budget) for request in dict.fromkeys(of for of, at in self._cells if at is not None)]
+        entries = {key: self._entry(key) if key in self._cells else self._not_run(key) for key in keys}
+        ranked = sorted((key for key in keys if entries[key].status == "ok"), key=lambda key: self._order(entries[key]))
         places = [self._at[key] for key in ranked]
-        letters = groups(self._recall.separated(places)) if places else []
-        entries = [
+        # Where a legal order of tied scores would reverse two rows, no test of the order at hand can part them.
+        apart = self._recall.separated(places) if places else np.zeros((0, 0), dtype=bool)
+        apart &= ~overlapping([entries[key].recall_over_ties for key in ranked])
+        hardest = self._on_hardest(ranked)
+        standing = [
             dataclasses.replace(
-                self._entry(key),
-                rank=rank,
+                entries[key],
+                recall_on_hardest=hardest[at],
+                rank=at + 1,
                 group=letter,
                 recall_behind_first=self._recall.difference(self._at[key], places[0]),
+                won=int(apart[at, at:].sum()),
+                tied=int((~apart[at]).sum()) - 1,
+                lost=int(apart[at, :at].sum()),
             )
-            for rank, (key, letter) in enumerate(zip(ranked, letters, strict=True), 1)
+            for at, (key, letter) in enumerate(zip(ranked, groups(apart), strict=True))
         ]
-        return Table(budget, tuple(entries), tuple(absent))
+        absent = tuple(entries[key] for key in keys if entries[key].status != "ok")
+        return Table(budget, tuple(standing), absent, apart)
+
+    def _order(self, entry: Entry) -> tuple[float, ...]:
+        """Rank by recall, expected where scores tie; of equal ones the lighter first."""
+        tied, measured = entry.recall_over_ties, entry.recall_at_10.value if entry.recall_at_10 else 0.0
+        expected = tied.value if tied is not None and tied.low < tied.high else measured
+        return -expected, entry.deployed_bytes or 0.0, -measured
 
     def _not_run(self, key: Key) -> Entry:
-        other = next(cell[0] for (_, request), cell in self._cells.items() if request == key[1])
+        other = next(cell[0] for (request, _), cell in self._cells.items() if request == key[0])
         reason = "no result at this budget here; run it with --budget and the same --results to add one"
-        entry = _unmeasured([other])
+        entry = unmeasured([other])
         return dataclasses.replace(
             entry, name=entry.label, spec=None, status="not_run", reason=reason, seeds=(), least_bytes=None
         )
 
     def _entry(self, key: Key) -> Entry:
         cell = self._cells[key]
-        entry = _unmeasured(cell)
+        entry = unmeasured(cell)
         if key not in self._at:
             failed = [row for row in cell if row["status"] != "ok"]
             # A mean over the seeds that went well would flatter the method, so one failure is the cell's status.
             which = f"{len(failed)} of {len(cell)} seeds, seed {failed[0]['seed']}: " if len(failed) < len(cell) else ""
             reason = plain(f"{which}{failed[0]['reason'] or 'no reason given'}")
             return dataclasses.replace(entry, status=plain(failed[0]["status"]), reason=reason)
-        heavy = _too_heavy(cell[0])
+        heavy = too_heavy(cell[0])
         if heavy:
             return dataclasses.replace(entry, status="over_budget", reason=heavy)
-        at, reference = self._at[key], self._float32
-        ndcg = self._ndcg
+        at, reference, ndcg = self._at[key], self._place, self._ndcg
         return dataclasses.replace(
             entry,
-            deployed_bytes=_mean(cell, "bytes", "deployed"),
-            payload_bytes=_mean(cell, "bytes", "payload"),
-            shared_bytes_in_all=_mean(cell, "bytes", "shared"),
-            cold_bytes=_mean(cell, "bytes", "cold"),
+            deployed_bytes=mean(cell, "bytes", "deployed"),
+            payload_bytes=mean(cell, "bytes", "payload"),
+            shared_bytes_in_all=mean(cell, "bytes", "shared"),
+            cold_bytes=mean(cell, "bytes", "cold"),
             recall_at_10=self._recall.mean(at),
             recall_of_float32=None if reference is None else self._recall.ratio(at, reference),
-            recall_over_ties=_ties(cell),
+            recall_over_ties=ties(cell),
             ndcg_at_10=None if ndcg is None else ndcg.mean(at),
             ndcg_of_float32=None if ndcg is None or reference is None else ndcg.ratio(at, reference),
-            p50_ms=_mean(cell, "query_ms", "p50"),
-            speedup=_speedup(cell),
-            fit_seconds=_mean(cell, "seconds", "fit"),
-            encode_seconds=_mean(cell, "seconds", "encode"),
-            resident_bytes=_mean(cell, "bytes", "resident"),
-            kernel=_joined(row.get("kernel") for row in cell),
+            p50_ms=mean(cell, "query_ms", "p50"),
+            speedup=speedup(cell),
+            fit_seconds=mean(cell, "seconds", "fit"),
+            encode_seconds=mean(cell, "seconds", "encode"),
+            resident_bytes=mean(cell, "bytes", "resident"),
+            kernel=joined(row.get("kernel") for row in cell),
+            waterfall=self._waterfall(key),
+            flags=flags(cell),
+            lossless=self._verdicts.lossless(at),
         )
 
 
-def _unmeasured(cell: Cell) -> Entry:
-    some = cell[0]
-    trained = bool((some.get("card") or {}).get("mrl_trained"))
-    spec = _joined(row.get("spec") for row in cell)
-    return Entry(
-        name=_named(spec or plain(some["request"]), trained),
-        label=_named(plain(some["request"]), trained),
-        request=plain(some["request"]),
-        spec=spec,
-        method=plain(some["method"]),
-        family=plain(some["family"]),
-        fidelity=plain(some["fidelity"]),
-        kind=plain(some["kind"]),
-        seeds=tuple(row["seed"] for row in cell),
-        row_ids=tuple(plain(row["id"]) for row in cell),
-        least_bytes=some.get("least"),
-    )
-
-
-def _named(text: str, trained: bool) -> str:
-    """Call truncation of vectors whose encoder was not trained for it (Matryoshka) by its right name."""
-    return text if trained else re.sub(r"\btruncate(?=\(|\s*$)", "naive_truncate", text)
-
-
-def plain(value: object) -> str:
-    """Return text on one line without control characters, which could rewrite a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in str(value))
-
-
-def _too_heavy(row: Row) -> str | None:
-    """Weigh a row again, since a file of results may come from anywhere."""
-    if row["budget"] is None:
-        return None
-    weight = row["bytes"]
-    budget = Budget(row["budget"], row["deployment_n"], row["d"], row["disk_budget"])
-    if budget.holds(weight["payload"], weight["shared"], weight["cold"]):
-        return None
-    return (
-        f"weighs {weight['payload'] + weight['shared'] / row['deployment_n']:.2f} of {row['budget']:g} bytes per item "
-        f"and {weight['cold']:g} on disk ({row['disk_budget']:g} allowed)"
-    )
-
-
-def _values(cell: Cell, measure: str) -> Array:
-    return np.array([row["per_query"][measure] for row in cell], dtype=np.float64)
-
-
-def _mean(cell: Cell, part: str, figure: str) -> float | None:
-    found = [row[part][figure] for row in cell if row.get(part, {}).get(figure) is not None]
-    return float(np.mean(found)) if found else None
-
-
-def _ties(cell: Cell) -> Interval | None:
-    bounds = [row["ties"][RECALL] for row in cell if RECALL in row.get("ties", {})]
-    if not bounds:
-        return None
-    worst, expected, best = np.mean(bounds, axis=0)
-    return Interval(float(expected), float(worst), float(best))
-
-
-def _speedup(cell: Cell) -> Interval | None:
-    found: list[Mapping[str, float]] = [row["speedup"] for row in cell if row.get("speedup")]
-    if not found:
-        return None
-    median = float(np.mean([of["median"] for of in found]))
-    return Interval(median, min(of["low"] for of in found), max(of["high"] for of in found))
-
-
-def _joined(texts: Iterable[Any]) -> str | None:
-    return ", ".join(dict.fromkeys(plain(text) for text in texts if text is not None)) or None
-
-
-def _machine(facts: Mapping[str, Any]) -> str:
-    return plain(
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}, {facts['simd']} "
-        f"(id {facts['id']})"
-    )
+def _shown(key: Key) -> Key:
+    return plain(key[0]), key[1]

@@ -6,13 +6,34 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from packbench.leaderboard.columns import Column, columns_of, title_of, why
+from packbench.leaderboard.across import across
+from packbench.leaderboard.columns import (
+    Column,
+    across_cells,
+    across_facts,
+    across_title,
+    columns_of,
+    summary_cells,
+    title_of,
+    why,
+)
 from packbench.leaderboard.entries import Board, Entry
+from packbench.leaderboard.external import HEADINGS, External
 
 
 def to_markdown(boards: Sequence[Board]) -> str:
     """Return the boards in GitHub's Markdown, names of methods as code and everything else escaped."""
-    return "\n".join(line for board in boards for line in _board(board))
+    lines = [line for board in boards for line in _board(board)]
+    for of in across(boards):
+        lines += ["# Over all data sets", "", escaped(across_facts(of)), ""]
+        for budget, rows in of.tables:
+            lines += [f"## {across_title(of, budget)}", "", *_cells(*across_cells(of, rows))]
+    return "\n".join(lines)
+
+
+def declared_markdown(rows: Sequence[External]) -> str:
+    """Return what other benchmarks declare, by data set; nothing of it was weighed here, and nothing is ranked."""
+    return "\n".join(["# Declared elsewhere, not weighed here", "", *_cells(HEADINGS, [row.cells() for row in rows])])
 
 
 def _board(board: Board) -> list[str]:
@@ -24,7 +45,16 @@ def _board(board: Board) -> list[str]:
         lines += _absent([*table.absent, *_failed(board.references)])
     if not board.tables:
         lines += _figures(board.references, columns) + _absent(_failed(board.references))
+    if board.summaries:
+        lines += ["## over all budgets", "", *_cells(*summary_cells(board))]
     return lines
+
+
+def _cells(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    method = headings.index("method")
+    lines = [_line(map(escaped, headings)), _line(["---"] * len(headings))]
+    lines += [_line(code(cell) if at == method else escaped(cell) for at, cell in enumerate(row)) for row in rows]
+    return [*lines, ""]
 
 
 def _failed(entries: Sequence[Entry]) -> list[Entry]:

@@ -9,8 +9,19 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from packbench.leaderboard.columns import Column, columns_of, title_of, why
+from packbench.leaderboard.across import across
+from packbench.leaderboard.columns import (
+    Column,
+    across_cells,
+    across_facts,
+    across_title,
+    columns_of,
+    summary_cells,
+    title_of,
+    why,
+)
 from packbench.leaderboard.entries import Board, Entry, Table
+from packbench.leaderboard.external import HEADINGS, External
 
 _PADDING = 2  # blanks that the grid puts after each column
 _SPEC = 28  # a longer spec is folded before a column is left out
@@ -35,6 +46,33 @@ def render_terminal(board: Board, console: Console) -> None:
         _print_table(table, board.references, shown, console)
     if not board.tables:
         _print_table(None, board.references, shown, console)
+    if board.summaries:
+        console.print(Text(f"\n{board.dataset}, over all budgets", "bold"))
+        _print_cells(*summary_cells(board), console)
+
+
+def render_across(boards: Sequence[Board], console: Console) -> None:
+    """Print what the boards of several data sets come to together; nothing where there is but one."""
+    for of in across(boards):
+        console.print(Text(f"\n{across_facts(of)}"))
+        for budget, rows in of.tables:
+            console.print(Text(f"\n{across_title(of, budget)}", "bold"))
+            _print_cells(*across_cells(of, rows), console)
+
+
+def render_declared(rows: Sequence[External], console: Console) -> None:
+    """Print what other benchmarks declare, by data set; nothing of it was weighed here, and nothing is ranked."""
+    console.print(Text("\nDeclared elsewhere, not weighed here", "bold"))
+    _print_cells(HEADINGS, [row.cells() for row in rows], console)
+
+
+def _print_cells(headings: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    grid = Grid(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        grid.add_column(heading, overflow="fold")
+    for row in rows:
+        grid.add_row(*map(Text, row))
+    console.print(grid)
 
 
 def _fitting(columns: Sequence[Column], board: Board, width: int) -> list[Column]:

@@ -3,21 +3,24 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 import packbench
 from packbench.leaderboard import board as boards
+from packbench.leaderboard.across import across
 from packbench.leaderboard.gather import boards_of
 from packbench.leaderboard.markdown import code, escaped
 from packbench.leaderboard.plot import plot_of
+from packbench.leaderboard.terminal import render_across
 from packbench.store import Store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -253,6 +256,126 @@ def test_wide_ties_are_shown(one):
     assert "over ties" not in boards.to_markdown(boards_of([row("pq", 16.0)]))
 
 
+def test_ties_count_by_their_expectation():
+    lucky = row("sign", 16.0, (6, 7), ties={"recall@10": [0.4, 0.5, 0.7]})
+    found = ranked([lucky, row("pq", 16.0, (6, 6, 6, 5))])
+    assert found["sign"].recall_at_10.value > found["pq"].recall_at_10.value
+    assert (found["pq"].rank, found["sign"].rank) == (1, 2)
+    assert found["pq"].group == found["sign"].group  # a legal order of the tied scores would reverse them
+
+
+def test_no_win_is_claimed_inside_the_interval_of_ties():
+    def against(worst, best):
+        rows = [row("sign", 16.0, (6,), ties={"recall@10": [worst, 0.6, best]}), row("pq", 16.0, (7,))]
+        (board,) = boards_of(rows)
+        return table(board).outcome("pq", "sign"), {
+            of.request: (of.won, of.tied, of.lost) for of in table(board).ranked
+        }
+
+    assert against(0.6, 0.6) == ("win", {"pq": (1, 0, 0), "sign": (0, 0, 1)})
+    assert against(0.5, 0.69) == ("win", {"pq": (1, 0, 0), "sign": (0, 0, 1)})
+    assert against(0.5, 0.71) == ("tie", {"pq": (0, 1, 0), "sign": (0, 1, 0)})
+
+
+@given(st.lists(st.lists(st.integers(0, 10), min_size=2, max_size=4), min_size=1, max_size=5), st.integers(1, 2))
+@settings(max_examples=15, deadline=None)
+def test_a_method_registered_twice_shares_a_letter_with_itself(rights, seeds):
+    names = [*"abcde"[: len(rights)], "twin"]
+    rows = [
+        row(name, 16.0, [max(0, one - seed) for one in right], seed=seed)
+        for name, right in zip(names, [*rights, rights[0]], strict=True)
+        for seed in range(seeds)
+    ]
+    found = ranked(rows)
+    assert set(found["a"].group) & set(found["twin"].group)
+    assert table(boards_of(rows)[0]).outcome("a", "twin") == "tie"
+
+
+def many(request, budget, right, **more):
+    """A row of 400 queries, which suffice to show that nothing is lost."""
+    found = row(request, budget, right, **more) | {"n_queries": 400}
+    found["per_query"] = {name: (of * 10) for name, of in found["per_query"].items()}
+    return found
+
+
+def test_lossless_is_said_only_where_it_was_shown():
+    rows = [many("float32()", None, (10,), payload=64.0), many("int8", 16.0, (10,)), many("pq", 16.0, (10, 9))]
+    found = ranked(rows)
+    assert (found["int8"].lossless, found["pq"].lossless) == (True, False)
+    (board,) = boards_of(rows)
+    assert board.references[0].lossless is None
+    assert {of.request: (of.lossless, of.safe_budget) for of in board.summaries} == {
+        "int8": ((16.0,), 16.0), "pq": ((), None),
+    }  # fmt: skip
+    assert "| lossless |" in boards.to_markdown([board])
+    few = boards_of([row("float32()", None, (10,), payload=64.0), row("int8", 16.0, (10,))])
+    assert few[0].tables[0].ranked[0].lossless is False
+    assert "| lossless |" not in boards.to_markdown(few)
+    assert "inconclusive: 299 queries" in boards.to_markdown(few)
+    (wide,) = boards_of([row("float32()", None, (10,), payload=64.0), row("int8", 16.0, (10,))], margin=0.1)
+    assert wide.tables[0].ranked[0].lossless
+    with pytest.raises(packbench.BadInput, match="margin 1: expected the recall that may be lost"):
+        boards_of(rows, margin=1.0)
+
+
+def test_summaries_follow_a_method_over_budgets():
+    rows = [row("float32()", None, (10,), payload=64.0)]
+    rows += [row("pq", budget, (right,)) for budget, right in ((8.0, 6), (16.0, 8), (32.0, 10))]
+    rows += [row("sign", 32.0, (9,), payload=20.0), row("sign", 8.0, status="no_fit", reason="too little")]
+    (board,) = boards_of(rows)
+    pq, sign = board.summaries
+    assert (pq.request, sign.request) == ("pq", "sign")
+    assert [of.value for of in pq.bytes_for] == [pytest.approx(2 ** (4 + part)) for part in (0.75, 0.9, 0.95)]
+    assert pq.area.value == pytest.approx((0.7 + 0.9) / 2)
+    assert [of.value for of in sign.bytes_for] == [None] * 3
+    assert sign.area.value == pytest.approx(0.9 * math.log2(32 / 20) / 2)
+    text = boards.to_markdown([board])
+    assert "| `pq` | 26.9 | 29.9 | 30.9 | 0.800" in text
+    assert "over all budgets" in printed(board, 120)
+    bare = boards_of(rows[1:])[0]
+    assert bare.summaries[0].bytes_for == ()
+    assert "safe budget |" not in boards.to_markdown([bare])
+
+
+def two_sets():
+    first = [row("float32()", None, (10,), payload=64.0), row("pq", 16.0, (8,)), row("sign", 16.0, (9,))]
+    second = [row("float32()", None, (5,), payload=64.0), row("pq", 16.0, (4,))]
+    second.append(row("sign", 16.0, status="failed", reason="gone"))
+    return first + [of | {"dataset": "made/otherwise", "id": f"{of['id']}-2"} for of in second]
+
+
+def test_a_failure_is_not_averaged_away():
+    found = boards_of(two_sets())
+    (together,) = across(found)
+    assert together.datasets == ("made/by hand", "made/otherwise")
+    ((budget, (pq, sign)),) = together.tables
+    assert (budget, pq.request, sign.request) == (16.0, "pq", "sign")
+    assert (pq.held, pq.missed, pq.relative.value) == (2, (), pytest.approx(0.8))
+    assert (sign.held, sign.missed) == (1, ("made/otherwise: failed",))
+    assert sign.relative.value == pytest.approx(0.45)  # 0.9 and nothing
+    assert (pq.won, pq.tied, pq.lost, sign.won, sign.tied, sign.lost) == (1, 0, 1, 1, 0, 1)
+    text = boards.to_markdown(found)
+    assert "| 2 | `sign` | 0.4500 \\[0.0000, 0.9000\\] | 1 of 2 | 1–0–1 | made/otherwise: failed |" in text
+    assert json.loads(boards.to_json(found))["across"][0]["tables"][0][1][1]["missed"] == ["made/otherwise: failed"]
+    stream = io.StringIO()
+    render_across(found, Console(file=stream, width=160))
+    assert "made/otherwise: failed" in stream.getvalue()
+
+
+def test_only_what_may_be_compared_is_put_together():
+    rows = two_sets()
+    assert across(boards_of(rows[:3])) == []
+    assert across(boards_of(rows[:3] + [of | {"tries": 9} for of in rows[3:]])) == []
+    assert across(boards_of([of for of in rows if of["method"] != "float32"])) == []
+    third = [of | {"dataset": "third", "id": f"{of['id']}-3"} for of in rows[1:3]]
+    (together,) = across(boards_of(rows + third))
+    assert (len(together.datasets), together.left_out) == (2, ("third",))
+    later = [of | {"dataset_sha256": "beef" * 16, "time": "2031-01-01T00:00:00+00:00"} for of in rows[:3]]
+    later[1]["per_query"] = {name: of[::-1] for name, of in row("pq", 16.0, (6,))["per_query"].items()}
+    (together,) = across(boards_of(rows + later))
+    assert next(of for of in together.tables[0][1] if of.request == "pq").relative.value == pytest.approx(0.7)
+
+
 def test_load(tmp_path):
     store = Store(tmp_path)
     for of in hand_made():
@@ -297,7 +420,7 @@ def printed(board, width):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, 120, 140, 160, 200, 260])
+@pytest.mark.parametrize("width", [80, 120, 140, 160, 200, 300])
 def test_terminal(width, one):
     text = printed(one, width)
     assert max(map(len, text.splitlines())) <= width
@@ -307,7 +430,7 @@ def test_terminal(width, one):
     assert "READ-OUT" in text or "Left out at this width:" in text
     assert ATTACK in text.replace("\n", "") or width < 140
     left_out = "".join(re.findall(r"Left out at this width: (.*?)\. A", text.replace("\n", " ")))
-    assert bool(left_out) == (width < 260)
+    assert bool(left_out) == (width < 300)
     for heading in ("p50 ms", "kernel", "status", "family", "payload"):
         assert (heading in left_out) != any(heading in line for line in text.splitlines() if line.startswith("#"))
 
@@ -471,3 +594,48 @@ def test_page_that_cannot_be_written(tmp_path, one):
     (tmp_path / "file").write_text("x")
     with pytest.raises(packbench.BadInput, match="cannot be written"):
         boards.write_html([one], tmp_path / "file" / "index.html")
+
+
+def taken_apart(request, codes, own, **more):
+    made = row(request, 16.0, own, **more)
+    made["per_query"]["codes recall@10"] = [codes[at % len(codes)] for at in range(len(made["per_query"]["recall@10"]))]
+    return made
+
+
+def test_waterfall_sums_to_the_gap():
+    (board,) = boards_of([row("float32()", None, (10, 9)), taken_apart("pq", (9, 8, 8), (7, 7, 8))])
+    (entry,) = table(board).ranked
+    assert [name for name, _ in entry.waterfall] == ["coding", "scoring"]
+    lost = sum(step.value for _, step in entry.waterfall)
+    assert lost == pytest.approx(entry.recall_at_10.value - board.references[0].recall_at_10.value)
+    assert all(step.low <= step.value <= step.high < 0 for _, step in entry.waterfall)
+    assert "coding" in boards.to_markdown([board])
+
+
+def test_a_method_without_stages_is_not_taken_apart(one):
+    assert [name for name, _ in table(one).ranked[0].waterfall] == ["all"]
+    assert "lost by" not in boards.to_markdown([one])
+
+
+def test_red_flags_are_shown():
+    (board,) = boards_of([row("pq", 16.0, (9,), health={"use": 0.2}), row("opq", 16.0, (8,), health={"use": 0.9})])
+    flagged = {entry.request: entry.flags for entry in table(board).ranked}
+    assert flagged["opq"] == () and "1.6 of the 8 bits" in flagged["pq"][0]
+    for render in (boards.to_markdown, boards.to_csv, boards.to_json):
+        assert "1.6 of the 8 bits" in render([board])
+
+
+def test_hardest_queries():
+    (board,) = boards_of([row("pq", 16.0, (10, 10, 2, 10)), row("opq", 16.0, (9, 9, 4, 9))])
+    assert {entry.request: entry.recall_on_hardest for entry in table(board).ranked} == pytest.approx(
+        {"pq": 0.2, "opq": 0.4}
+    )
+
+
+def test_the_reference_curve_is_no_row():
+    curve = row("gaussian reference", 16.0, (9, 8), status="ok") | {"status": "reference"}
+    (board,) = boards_of([row("pq", 16.0, (9,)), curve])
+    assert [entry.request for entry in table(board).ranked] == ["pq"] and table(board).absent == ()
+    ((size, recall),) = board.reference_curve
+    assert size == 16 and recall.value == pytest.approx(0.85)
+    assert any("a reference, not a bound" in sentence for _, sentence in board.facts())
