@@ -10,9 +10,9 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constr
 # The main job: the standard methods under six budgets on the embedded data set; run again, it resumes.
 leaderboard: $(VENV)/.core
 	$(BIN)/packbench run --results $(RESULTS)
-	$(BIN)/packbench board --results $(RESULTS) --markdown --html leaderboard.html > leaderboard.md
+	$(BIN)/packbench board --results $(RESULTS) --markdown --html site > leaderboard.md
 	$(BIN)/packbench board --results $(RESULTS)
-	@echo "The leaderboard is in leaderboard.html and leaderboard.md"
+	@echo "The leaderboard is in site/index.html and leaderboard.md"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n logical --dist worksteal

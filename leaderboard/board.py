@@ -11,8 +11,8 @@ from packbench.leaderboard.external import External, read_external
 from packbench.leaderboard.figure import write_figure
 from packbench.leaderboard.gather import boards_of
 from packbench.leaderboard.markdown import declared_markdown, to_markdown
-from packbench.leaderboard.page import write_html
 from packbench.leaderboard.paper import methods_paragraph, to_bibtex, to_latex, write_paper
+from packbench.leaderboard.site.write import write_html
 from packbench.leaderboard.stats import MARGIN
 from packbench.leaderboard.terminal import render_across, render_declared, render_terminal
 from packbench.leaderboard.trec import write_runs

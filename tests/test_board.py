@@ -1,12 +1,9 @@
-import base64
 import csv
-import hashlib
 import io
 import json
 import math
 import os
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,6 @@ from packbench.leaderboard import board as boards
 from packbench.leaderboard.across import across
 from packbench.leaderboard.gather import boards_of
 from packbench.leaderboard.markdown import code, escaped
-from packbench.leaderboard.plot import plot_of
 from packbench.leaderboard.terminal import render_across
 from packbench.store import Store
 
@@ -478,122 +474,13 @@ def test_json_reads_back(one):
     assert [entry["status"] for entry in of["ranked"]] == ["ok"] * 5
 
 
-class Page(HTMLParser):
-    """Collect what a browser would see."""
-
-    VOID = frozenset(("meta", "link", "br", "img", "input", "hr"))
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.attributes, self.text, self.script = [], [], [], "", ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *attribute) for attribute in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *attribute) for attribute in attrs]
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes something else"
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] == "script":
-            self.script += data
-        elif "style" not in self.open:
-            self.text += data
-
-
-def page_of(tmp_path, found):
-    file = tmp_path / "new" / "index.html"
-    boards.write_html(found, file)
-    text = file.read_text(encoding="utf-8")
-    return text, Page(text)
-
-
-def test_page_needs_nothing_else(tmp_path, one):
-    text, page = page_of(tmp_path, [one])
-    assert len(text) < 200_000
-    assert page.open == []
-    assert not {"link", "img", "iframe", "base", "object"} & set(page.tags)
-    assert not [of for of in page.attributes if of[1] in ("src", "href", "style", "srcset", "action")]
-    assert "http://" not in text
-    assert "https://" not in text
-    assert "url(" not in text
-    assert "@import" not in text
-
-
-def test_page_runs_its_own_script_only(tmp_path, one):
-    text, page = page_of(tmp_path, [one])
-    assert page.tags.count("script") == 1
-    assert not [of for of in page.attributes if of[1].startswith("on")]
-    digest = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in text
-    assert "default-src 'none'" in text
-
-
-def test_page_escapes_what_it_is_given(tmp_path):
-    mark = f"{ATTACK}\"' onload=alert(1) &amp; {{{{ 7 * 7 }}}}"
-    names = ("dataset", "metric", "request", "spec", "family", "fidelity", "kernel")
-    given_rows = [row("pq", 16.0) | dict.fromkeys(names, mark), row("sign", 16.0, status=mark, reason=mark)]
-    given_rows[1] |= {"dataset": mark, "request": mark + "2"}
-    given_rows[0]["machine_facts"] = given_rows[0]["machine_facts"] | {"cpu": mark}
-    text, page = page_of(tmp_path, boards_of(given_rows))
-    assert "<script>alert" not in text
-    assert page.tags.count("script") == 1
-    assert not [of for of in page.attributes if of[1].startswith("on")]
-    assert page.text.count(mark) >= len(names)
-    assert page.open == []
-
-
-def test_page_shows_every_entry(tmp_path, one):
-    _, page = page_of(tmp_path, [one])
-    for of in one.tables:
-        for entry in (*of.ranked, *of.absent, *one.references):
-            assert entry.name in page.text
-        for entry in of.absent:
-            assert entry.reason in page.text
-    assert page.tags.count("button") == sum(1 for of in page.attributes if of[:3] == ("button", "type", "button"))
-    figures = sum(bool(entry.recall_at_10) for of in one.tables for entry in of.ranked) + 2
-    assert page.tags.count("title") == 1 + figures
-
-
-def test_plot_lies_within_its_frame(one):
-    plot = plot_of(one)
-    for line in plot.lines:
-        for point in line.points:
-            assert plot.left <= point.x <= plot.right
-            assert plot.top <= point.high <= point.y <= point.low <= plot.bottom
-    assert plot.lines[0].label == "references"
-    assert plot.lines[0].path == ""
-    sizes = {label: x for x, label in plot.across}
-    opq = next(line for line in plot.lines if line.label == "opq")
-    assert sizes["8"] < opq.points[0].x < sizes["16"]
-
-
-def test_boards_without_figures_are_shown_too(tmp_path):
+def test_boards_without_figures_are_shown_too():
     failed = boards_of([row("pq", 16.0, status="failed", reason="gone wrong")])
     references = boards_of([row("float32()", None, (10,))])
-    assert plot_of(failed[0]) is None
     for found in (failed, references):
-        _, page = page_of(tmp_path, found)
-        assert page.open == []
         assert printed(found[0], 120)
         assert boards.to_csv(found)
-    assert "gone wrong" in page_of(tmp_path, failed)[1].text
-    assert "float32()" in page_of(tmp_path, references)[1].text
     assert "gone wrong" in boards.to_markdown(failed)
-
-
-def test_page_that_cannot_be_written(tmp_path, one):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(packbench.BadInput, match="cannot be written"):
-        boards.write_html([one], tmp_path / "file" / "index.html")
 
 
 def taken_apart(request, codes, own, **more):

@@ -94,9 +94,8 @@ def test_own_vectors_need_no_code(vectors, tmp_path):
     for form in ("--csv", "--markdown"):
         assert "sign" in in_process("board", "--results", results, form).stdout
     assert "sign" in in_process("board", "--results", results).stdout
-    page = tmp_path / "board.html"
-    assert in_process("board", "--results", results, "--html", str(page)).returncode == 0
-    assert "sign" in page.read_text()
+    assert in_process("board", "--results", results, "--html", str(tmp_path / "site")).returncode == 0
+    assert "sign" in (tmp_path / "site" / "index.html").read_text()
 
 
 def test_describe_writes_json(vectors):

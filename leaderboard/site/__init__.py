@@ -1,0 +1,1 @@
+"""Write boards as a site of static files that open from disk."""
