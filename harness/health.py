@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def health_of(method: Method, codes: Arrays, shared: Arrays, items: Items) -> di
         found |= _use(coded) | _levels(method, coded)
     if isinstance(items, Ragged) or len(follow) != len(codes) or len(rows) < 2:
         return found
-    inner, seen, stored, fitted = method, items[rows], follow, shared
+    inner, seen, stored, fitted = method, cast(Items, items[rows]), cast(Arrays, follow), shared
     while isinstance(inner, Chain):
         inner, seen, stored, fitted = inner.inside(seen, stored, fitted)
     if isinstance(inner, Codec):

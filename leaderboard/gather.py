@@ -206,7 +206,7 @@ class _Group:
             return []
         found = np.array([values(self._cells[key], RECALL).mean(axis=0) / self._possible for key in keys])
         count = max(1, round(HARDEST * found.shape[1]))
-        return found[:, np.argsort(found.mean(axis=0), kind="stable")[:count]].mean(axis=1).tolist()
+        return list(map(float, found[:, np.argsort(found.mean(axis=0), kind="stable")[:count]].mean(axis=1)))
 
     def _table(self, budget: float) -> Table:
         keys = [(request, budget) for request in dict.fromkeys(of for of, at in self._cells if at is not None)]

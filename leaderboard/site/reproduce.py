@@ -32,7 +32,7 @@ def cell_of(entry: Entry, budget: float | None) -> str:
     words = ["--method", entry.request]
     words += ["--budget", f"{asked:.15g}"] if asked is not None else []
     words += [word for seed in entry.seeds for word in ("--seed", str(seed))]
-    lacking = entry.family == "plugin" and not _reads(entry.request)
+    lacking = not _reads(entry.request)
     return shlex.join(words + (["--plugin", PLUGIN] if lacking else []))
 
 
