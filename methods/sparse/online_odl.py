@@ -57,7 +57,10 @@ class OnlineODL(Codec):
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
         d = budget.d
         formats = fitting_formats(budget, d, shared=_dictionary_bytes(d) + Centre().shared_bytes(d))
-        return [Centre() | cls(one.k, one.bits) for one in formats[:3]]
+        # Coordinates in a learnt dictionary are more unequal than the normal ones that formats are ordered for.
+        bits = 2 if budget.bytes_per_item < 32 else 3
+        finer = [one for one in formats if one.bits >= bits]
+        return [Centre() | cls(one.k, one.bits) for one in (finer or formats)[:3]]
 
     def planned_bytes(self, d: int) -> tuple[float, float, float]:
         stored = self._format(d)
