@@ -584,7 +584,7 @@ def test_a_full_site_is_small(tmp_path, visit):
     assert size < 3_000_000
     page = visit(f"{tmp_path}/site/index.html")
     page.wait_for_function("document.querySelectorAll('.mark').length === 3000")
-    page = visit(f"{tmp_path}/site/methods/pq.html")
+    page = visit(f"{tmp_path}/site/methods/opq.html")
     assert page.locator("tbody tr").count() == 30
 
 
