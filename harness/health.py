@@ -17,7 +17,7 @@ PAIRS = 5_000  # random pairs of items whose scores are compared
 
 # What honest codes keep clear of.
 LEAST_USE = 0.4  # share of the stored bits that carry information
-MOST_WRAPPED = 0.002  # share of coordinates that come back at the opposite end of their range
+MOST_WRAPPED = 0.015  # share of coordinates that come back at the opposite end of their range
 MOST_SPREAD = 0.5  # standard deviation over mean of decoded length by true length
 
 
@@ -39,13 +39,17 @@ def health_of(method: Method, codes: Arrays, shared: Arrays, items: Items) -> di
     coded = [array for name, array in follow.items()
              if not name.startswith(COLD) and array.dtype.kind in "iu" and array.size]  # fmt: skip
     found: dict[str, float] = {}
+    # Arrays that do not follow the items, such as streams, leave but their offsets to look at.
+    if len(follow) != len(codes) or len(rows) < 2:
+        return found
     if len(rows) >= FEWEST and coded:
-        found |= _use(coded) | _levels(method, coded)
-    if isinstance(items, Ragged) or len(follow) != len(codes) or len(rows) < 2:
+        found |= _use(coded)
+    if isinstance(items, Ragged):
         return found
     inner, seen, stored, fitted = method, cast(Items, items[rows]), cast(Arrays, follow), shared
     while isinstance(inner, Chain):
         inner, seen, stored, fitted = inner.inside(seen, stored, fitted)
+    found |= _levels(inner, [array for array in coded if array.shape[1:] == np.shape(seen)[1:]])
     if isinstance(inner, Codec):
         found |= _decoded(np.asarray(seen, np.float64), np.asarray(inner.decode(stored, fitted), np.float64))
     return found
@@ -85,9 +89,8 @@ def _use(coded: list[Array]) -> dict[str, float]:
 
 
 def _levels(method: Method, coded: list[Array]) -> dict[str, float]:
-    last = method.method if isinstance(method, Chain) else method
-    bits = getattr(last, "bits", None)
-    wide = [array for array in coded if array.ndim == 2 and array.dtype.itemsize > 1]
+    bits = getattr(method, "bits", None)
+    wide = [array for array in coded if array.dtype.itemsize > 1]
     if not isinstance(bits, int) or not wide:
         return {}
     return {"distinct": float(max(len(np.unique(array)) for array in wide)), "levels": 2.0**bits}
