@@ -49,7 +49,7 @@ def health_of(method: Method, codes: Arrays, shared: Arrays, items: Items) -> di
     inner, seen, stored, fitted = method, cast(Items, items[rows]), cast(Arrays, follow), shared
     while isinstance(inner, Chain):
         inner, seen, stored, fitted = inner.inside(seen, stored, fitted)
-    found |= _levels(inner, [array for array in coded if array.shape[1:] == np.shape(seen)[1:]])
+    found |= _levels(inner, [array for array in coded if array.shape[1:] == np.asarray(seen).shape[1:]])
     if isinstance(inner, Codec):
         found |= _decoded(np.asarray(seen, np.float64), np.asarray(inner.decode(stored, fitted), np.float64))
     return found
