@@ -1,6 +1,7 @@
 """Settings of all tests: no deadlines on shared machines, and a cache of the session's own."""
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -22,3 +23,17 @@ def own_cache(tmp_path_factory):
         del os.environ["PACKBENCH_CACHE"]
     else:
         os.environ["PACKBENCH_CACHE"] = before
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_plugins():
+    """Let the plug-ins that a file loads be its own: other files see the registry without them."""
+    from packbench import registry
+
+    before, modules = registry.methods(), set(sys.modules)
+    yield
+    registry._methods.clear()
+    registry._methods.update(before)
+    for name in set(sys.modules) - modules:
+        if name.startswith("packbench_plugin_"):
+            del sys.modules[name]
