@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -106,6 +107,16 @@ def weigh(codes: Arrays, shared: Arrays, n: int) -> Ledger:
             kind: Tier = "cold" if name.startswith(COLD) else tier
             entries.append(Entry(kind, name, array.dtype.str, array.shape, array.nbytes))
     return Ledger(max(n, 1), tuple(entries))
+
+
+def fingerprint(codes: Arrays, shared: Arrays) -> str:
+    """Hash what search is given: names, types, shapes and bytes of every array, whatever their order."""
+    found = hashlib.sha256()
+    for role, arrays in (("codes", codes), ("shared", shared)):
+        for name, array in sorted(for_search(arrays).items()):
+            found.update(f"{role} {name} {array.dtype.str} {array.shape}\n".encode())
+            found.update(np.ascontiguousarray(array))
+    return found.hexdigest()[:16]
 
 
 def save(folder: Path, codes: Arrays, shared: Arrays, **manifest: Any) -> int:

@@ -56,7 +56,7 @@ def _each(searcher: Searcher, queries: Items) -> tuple[Array, list[Hits]]:
     return seconds / 1e9, found
 
 
-def _spread(ratios: list[float]) -> dict[str, float]:
+def _spread(ratios: list[float]) -> dict[str, Any]:
     return {"median": float(np.median(ratios)), "low": float(min(ratios)), "high": float(max(ratios))}
 
 
@@ -122,7 +122,7 @@ def measure(
             "samples": len(milliseconds), "rounds": [float(np.median(of)) * 1e3 for of in single],
         },
         "reference_ms": float(np.median(reference_ms)),
-        "speedup": _spread(ratios),
+        "speedup": _spread(ratios) | {"rounds": ratios},
         "batch": {"size": batch, "per_second": _spread(per_second), "speedup": _spread(batch_ratios)},
         "repeat_ratio": new / max(again, 1e-9),
         # A cache answers in microseconds; below that both figures are the clock's.

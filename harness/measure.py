@@ -29,7 +29,7 @@ REHEARSAL_SECONDS = 60.0
 WORSE_ALONE = 0.8  # a query's own row, where it is to be left out, takes one place of the ten
 FIELDS = (
     "spec", "measurement", "bytes", "seconds", "peak_bytes", "kernel", "query_ms", "reference_ms", "speedup", "batch",
-    "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged", "health",
+    "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged", "health", "codes",
 )  # fmt: skip
 
 
@@ -202,6 +202,7 @@ class Bench:
                 "cold_per_query": found.pop("cold_bytes_per_query"),
             },
             "health": built.get("health", {}) | told,
+            "codes": built["codes"],
         }  # fmt: skip
         return own | found | quality
 
@@ -276,6 +277,8 @@ class Bench:
             row["recall"][f"recall@{k}"] = float(of.per_query.mean())
             row["ties"][f"recall@{k}"] = [float(bound.mean()) for bound in (of.worst, of.expected, of.best)]
             row["per_query"][f"recall@{k}"] = of.right.tolist()
+            if (of.best > of.worst).any():
+                row["per_query"][f"expected recall@{k}"] = np.round(of.expected * of.possible, 3).tolist()
         if self._relevance is not None:
             judged = self._relevance.per_query(_ranked(shallow[0], deep[0]))
             row["relevance"] = {name: float(np.mean(values)) for name, values in judged.items()}

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import platform
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -121,6 +122,17 @@ def _simd() -> str:
     options = str(faiss.get_compile_options()).split()
     level = os.environ.get("FAISS_SIMD_LEVEL")
     return f"faiss {' '.join(options)}" + (f" limited to {level}" if level else "")
+
+
+@functools.cache
+def commit() -> str | None:
+    """Return the git revision of the working directory, by which histories are told; None where there is none."""
+    asked = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
 
 
 @functools.cache

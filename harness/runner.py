@@ -149,6 +149,7 @@ class _Run:
             "card": {"mrl_trained": bool(self._dataset.card.get("mrl_trained"))},
             "machine_facts": self._bench.machine,
             "versions": resources.versions(),
+            "commit": resources.commit(),
             "load": round(psutil.getloadavg()[0], 2),  # of the machine: beside other work, milliseconds mislead
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "truth_seconds": self._bench.truth_seconds,

@@ -72,19 +72,7 @@ class Store:
             BadInput: a line other than the last is no JSON object: the file was damaged by something else.
         """
         for file in sorted([*self.folder.glob("*.jsonl"), *self.folder.glob("*.jsonl.gz")]):
-            lines = _read(file).split(b"\n")
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    if number == len(lines):
-                        continue
-                    raise BadInput(f"{file}: line {number} is not JSON; remove that line and run again") from None
-                if not isinstance(row, dict) or "id" not in row:
-                    raise BadInput(f"{file}: line {number} is not a packbench result; keep such files elsewhere")
-                yield row
+            yield from rows_in(file.read_bytes(), str(file))
 
     def by_id(self) -> dict[str, Row]:
         """Return the rows by id; where a cell was measured anew, the later one."""
@@ -127,11 +115,32 @@ class Store:
             return {name: saved[name] for name in saved.files}
 
 
-def _read(file: Path) -> bytes:
-    if file.suffix != ".gz":
-        return file.read_bytes()
+def rows_in(data: bytes, file: str) -> Iterator[Row]:
+    """Yield the rows of a file's bytes, gzipped where its name says so; a torn last line is passed over.
+
+    Raises:
+        BadInput: a line other than the last is no result, or the gzip is not whole.
+    """
+    lines = _unpacked(data, file).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            if number == len(lines):
+                continue
+            raise BadInput(f"{file}: line {number} is not JSON; remove that line and run again") from None
+        if not isinstance(row, dict) or "id" not in row:
+            raise BadInput(f"{file}: line {number} is not a packbench result; keep such files elsewhere")
+        yield row
+
+
+def _unpacked(data: bytes, file: str) -> bytes:
+    if not file.endswith(".gz"):
+        return data
     try:
-        return gzip.decompress(file.read_bytes())
+        return gzip.decompress(data)
     except (OSError, EOFError, zlib.error):
         raise BadInput(f"{file}: is no whole gzip file; make it again with gzip") from None
 

@@ -174,6 +174,7 @@ def build(job: Json, watch: guard.Guard) -> Json:
         "seconds": {"fit": fitted - start, "encode": encoded - middle},
         "peak_bytes": {"fit": _above(peak_fit, before), "encode": _above(peak_encode, before)},
         "bytes": ledger.to_json() | {"disk": written},
+        "codes": artefact.fingerprint(codes, shared),
         "health": health,
         "check_seconds": time.perf_counter() - encoded,
     }
