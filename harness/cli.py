@@ -232,6 +232,7 @@ def run(
     build_threads: Annotated[int, typer.Option(help="Threads of a build; more pay off on an idle machine.")] = 1,
     time_limit: Annotated[float, typer.Option(help="Seconds that a build or a search may take.")] = 600.0,
     memory_limit: Annotated[str | None, typer.Option(help="Memory that one may allocate, such as 4GB.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Write where the time went, per cell and phase.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Measure methods under budgets on a data set, one line of results per cell; the same command resumes.
@@ -241,6 +242,7 @@ def run(
     """
     from packbench import runner
     from packbench.datasets import load
+    from packbench.profile import profile_file
     from packbench.progress import Bar
     from packbench.units import parse_bytes, parse_count
 
@@ -258,6 +260,7 @@ def run(
         "build_threads": build_threads,
         "seconds": time_limit,
         "plugins": _load_plugins(plugin),
+        "profile": profile,
     }
     if memory_limit is not None:
         options["memory_bytes"] = parse_bytes(memory_limit, "--memory-limit")
@@ -267,8 +270,25 @@ def run(
     with Bar(quiet=quiet) as bar:
         for one in loaded:
             runner.run(one, requests, results, listener=bar, **options)
+    if profile:
+        for one in loaded:
+            _profiled(profile_file(results, one.name))
     if not quiet:
         _say(f"results are in {results}; `packbench board --results {results}` shows them")
+
+
+def _profiled(file: Path) -> None:
+    """Say where the time of a run went, and where the whole of it is written."""
+    if not file.exists():
+        return  # everything was stored already
+    phases = json.loads(file.read_text())["phases"]
+    table = Table(box=None, pad_edge=False)
+    for heading in ("phase", "seconds", "share"):
+        table.add_column(heading, justify="left" if heading == "phase" else "right")
+    for phase, seconds in phases.items():
+        table.add_row(escape(phase), f"{seconds:.2f}", f"{seconds / sum(phases.values()):.1%}")
+    Console(stderr=True).print(table)
+    _say(f"{file} shows each cell; open it in ui.perfetto.dev or chrome://tracing")
 
 
 app.command()(board)

@@ -12,7 +12,7 @@ import numpy as np
 
 from packbench.errors import BadInput
 from packbench.exact import score_of
-from packbench.items import Array, Items, Ragged, blocks, check_finite, to_arrays, width
+from packbench.items import Array, Items, blocks, check_finite, take, to_arrays, width
 from packbench.method import Metric, Sample
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -154,7 +154,7 @@ def from_vectors(
             )
         order = rng.permutation(len(items))
         chosen, kept = np.sort(order[:count]), np.sort(order[count:])
-        items, queries = _take(items, kept), _take(items, chosen)
+        items, queries = take(items, kept), take(items, chosen)
         notes["held_out"] = count
     if len(queries) < 2:
         raise BadInput(f"data set {name}: {len(queries)} query; at least 2 are needed, one to choose and one to test")
@@ -162,22 +162,14 @@ def from_vectors(
     choosing = max(1, min(500, len(queries) // 3))
     fit_on = "items" if fit is None else "disjoint"
     if fit is None:
-        fit = items if len(items) <= 100_000 else _take(items, np.sort(rng.permutation(len(items))[:100_000]))
+        fit = items if len(items) <= 100_000 else take(items, np.sort(rng.permutation(len(items))[:100_000]))
     return Dataset(
         name=name,
         metric=metric,
         items=items,
         fit=fit,
         fit_on=fit_on,
-        queries=_take(queries, np.sort(order[choosing:])),
-        validation=_take(queries, np.sort(order[:choosing])),
+        queries=take(queries, np.sort(order[choosing:])),
+        validation=take(queries, np.sort(order[:choosing])),
         card=notes,
     )
-
-
-def _take(items: Items, rows: Array) -> Items:
-    if not isinstance(items, Ragged):
-        return np.ascontiguousarray(items[rows])
-    picked = [items[int(row)] for row in rows]
-    offsets = np.concatenate([[0], np.cumsum([len(values) for values in picked])]).astype(np.int64)
-    return Ragged(np.concatenate(picked), offsets)

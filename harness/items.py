@@ -71,6 +71,15 @@ def blocks(count: int, rows: int) -> Iterator[slice]:
     return (slice(first, min(first + rows, count)) for first in range(0, count, max(rows, 1)))
 
 
+def take(items: Items, rows: Array) -> Items:
+    """Return a copy of some items, by row."""
+    if not isinstance(items, Ragged):
+        return np.ascontiguousarray(items[rows])
+    picked = [items[int(row)] for row in rows]
+    offsets = np.concatenate([[0], np.cumsum([len(values) for values in picked])]).astype(np.int64)
+    return Ragged(np.concatenate(picked), offsets)
+
+
 def to_arrays(items: Items) -> dict[str, Array]:
     """Take items apart into named arrays, as they are staged for a worker."""
     if isinstance(items, Ragged):

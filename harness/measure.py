@@ -18,7 +18,8 @@ from packbench.exact import search_exact, vectors_as_scored
 from packbench.items import Array, Items, Ragged, as_vectors
 from packbench.method import Method
 from packbench.plan import Plan
-from packbench.quality import CUTOFFS, Judge, Relevance
+from packbench.profile import Profile
+from packbench.quality import CUTOFFS, Judge, Relevance, ranking
 from packbench.store import SCHEMA, Row, Store, canonical
 from packbench.truth import Truth, cache_dir, truth_of, without
 from packbench.workers import Workers
@@ -48,7 +49,9 @@ class Bench:
         self.dataset_sha256 = dataset.sha256()
         self.machine = resources.machine()
         self.software = hashlib.sha256(canonical(resources.versions()).encode()).hexdigest()[:12]
-        self.workers = Workers(folder, seconds=plan.seconds, memory_bytes=plan.memory_bytes, plugins=plan.plugins)
+        self.profile = Profile()
+        self.workers = Workers(folder, seconds=plan.seconds, memory_bytes=plan.memory_bytes, plugins=plan.plugins,
+                               profile=self.profile)  # fmt: skip
         self.truth_seconds = 0.0
         self.spent = 0.0  # seconds that workers spent in methods and in the reference, so far
         self._dataset, self._plan, self._store, self._folder = dataset, plan, store, folder
@@ -72,8 +75,9 @@ class Bench:
         worker.stage(self._folder / "queries", "queries", dataset.queries)
         worker.stage(self._folder / "validation", "queries", dataset.validation)
         begin = time.perf_counter()
-        truth = truth_of(dataset.queries, dataset.items, dataset.metric, dataset.self_rows)
-        chosen = truth_of(dataset.validation, dataset.items, dataset.metric, dataset.validation_self_rows)
+        with self.profile.span("truth"):
+            truth = truth_of(dataset.queries, dataset.items, dataset.metric, dataset.self_rows)
+            chosen = truth_of(dataset.validation, dataset.items, dataset.metric, dataset.validation_self_rows)
         self.truth_seconds = time.perf_counter() - begin
         self._judge = self._judge_of(dataset.queries, truth)
         self._chooser = self._judge_of(dataset.validation, chosen)
@@ -189,7 +193,8 @@ class Bench:
         shutil.rmtree(self._folder / key, ignore_errors=True)
         self._store.save_hits(key, ids_10=shallow[0], ids_100=deep[0])
         self._same_alone(shallow[0], *timed)
-        quality = self._quality(shallow, deep)
+        with self.profile.span("judge"):
+            quality = self._quality(shallow, deep)
         quality["per_query"] |= {f"{name} {RECALL}": right for name, right in waterfall.items()}
         own: Row = {
             "spec": str(method),
@@ -280,7 +285,7 @@ class Bench:
             if (of.best > of.worst).any():
                 row["per_query"][f"expected recall@{k}"] = np.round(of.expected * of.possible, 3).tolist()
         if self._relevance is not None:
-            judged = self._relevance.per_query(_ranked(shallow[0], deep[0]))
+            judged = self._relevance.per_query(ranking(shallow[0], deep[0]))
             row["relevance"] = {name: float(np.mean(values)) for name, values in judged.items()}
             row["per_query"] |= {name: [round(value, 5) for value in values] for name, values in judged.items()}
             row["n_judged"] = len(self._relevance.judged)
@@ -291,13 +296,6 @@ def no_figures(answer: Row, phase: str) -> NoFigures:
     """Return the exception that a worker's answer stands for."""
     details = {"phase": phase} | ({"traceback": answer["traceback"]} if "traceback" in answer else {})
     return NoFigures(answer["status"], answer["reason"], details)
-
-
-def _ranked(shallow: Array, deep: Array) -> Array:
-    """Return the answers of the search for 10, then those of the search for 100 that are not among them."""
-    known = (deep[:, :, None] == shallow[:, None, :]).any(2) & (deep >= 0)
-    order = np.argsort(known, axis=1, kind="stable")
-    return np.concatenate([shallow, np.take_along_axis(np.where(known, -1, deep), order, 1)], axis=1)
 
 
 def _answers(folder: Path, rows: Array | None, of: str) -> tuple[Array, Array]:

@@ -42,6 +42,7 @@ class Plan:
     timing_seconds: float = 1.0
     references: bool = True
     plugins: tuple[str, ...] = ()
+    profile: bool = False
 
     def __post_init__(self) -> None:
         for budget in self.budgets:

@@ -135,6 +135,16 @@ def _tie_bounds(right: Array, ids: Array, scores: Array, k: int, complete: bool)
     return worst / k, np.minimum(expected, k) / k, np.minimum(best, k) / k
 
 
+def ranking(shallow: Array, deep: Array) -> Array:
+    """Return the ids (n_queries, 10 + 100) whose relevance is judged, best first, -1 = none.
+
+    Those are the answers of the search for 10, then what else the search for 100 answered.
+    """
+    known = (deep[:, :, None] == shallow[:, None, :]).any(2) & (deep >= 0)
+    order = np.argsort(known, axis=1, kind="stable")
+    return np.concatenate([shallow, np.take_along_axis(np.where(known, -1, deep), order, 1)], axis=1)
+
+
 class Relevance:
     """Score rankings against relevance judgements with ir-measures, one evaluator for all methods of a data set."""
 

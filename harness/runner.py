@@ -24,6 +24,7 @@ from packbench.items import Ragged
 from packbench.measure import Bench, NoFigures, no_figures
 from packbench.method import FIDELITIES, Chain, Method, imports_of, needs_of, parts_of
 from packbench.plan import BUDGETS, REFERENCES, STANDARD, Cell, Listener, Plan, Silent, checked_requests, plan_cells
+from packbench.profile import profile_file
 from packbench.quality import CUTOFFS
 from packbench.spec import parse, parse_request
 from packbench.store import SCHEMA, Row, Store, canonical, row_id
@@ -57,6 +58,8 @@ def run(
         references = plan.references and not isinstance(dataset.items, Ragged)
         cells = plan_cells(requests, dataclasses.replace(plan, references=references))
         _Run(dataset, plan, store, bench, listener or Silent()).all(cells, references)
+        if plan.profile and bench.profile.spans:
+            bench.profile.write(profile_file(store.folder, dataset.name))
     return store.folder
 
 
@@ -75,16 +78,21 @@ class _Run:
         self._listener.begin(self._dataset.name, len(pending), len(cells) - len(pending))
         if not pending:
             return
-        self._bench.stage()
+        span = self._bench.profile.span
+        with span("stage"):
+            self._bench.stage()
         for cell in pending:
             self._listener.start(cell)
             begin, before = time.perf_counter(), self._bench.spent
-            row = identities[cell] | self._facts(cell) | self._outcome(cell)
-            row |= {"wall_seconds": time.perf_counter() - begin, "spent_seconds": self._bench.spent - before}
-            self._store.append(row)
+            with span(f"{cell.request} @ {cell.budget or 'own size'}"):
+                row = identities[cell] | self._facts(cell) | self._outcome(cell)
+                row |= {"wall_seconds": time.perf_counter() - begin, "spent_seconds": self._bench.spent - before}
+                with span("store"):
+                    self._store.append(row)
             self._listener.finish(cell, row)
         if references:
-            self._reference_curve(stored)
+            with span("reference curve"):
+                self._reference_curve(stored)
 
     def _reference_curve(self, stored: Mapping[str, Row]) -> None:
         """Store what an optimal code of Gaussian vectors would keep at each budget."""
@@ -147,6 +155,7 @@ class _Run:
             "n_queries": len(self._dataset.queries),
             "n_fit": len(self._dataset.fit),
             "card": {"mrl_trained": bool(self._dataset.card.get("mrl_trained"))},
+            "ladder_of": self._dataset.card.get("ladder_of"),
             "machine_facts": self._bench.machine,
             "versions": resources.versions(),
             "commit": resources.commit(),

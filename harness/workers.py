@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from packbench import worker
+from packbench.profile import Profile
 from packbench.resources import THREAD_VARIABLES
 
 Json = dict[str, Any]
@@ -33,10 +34,11 @@ class Workers:
     in a module, on a class or in a cache is gone in the next.
     """
 
-    def __init__(self, folder: Path, *, seconds: float, memory_bytes: int, plugins: tuple[str, ...] = ()) -> None:
+    def __init__(self, folder: Path, *, seconds: float, memory_bytes: int, plugins: tuple[str, ...] = (),
+                 profile: Profile | None = None) -> None:  # fmt: skip
         self._folder = folder
         self._seconds, self._memory_bytes = seconds, memory_bytes
-        self._plugins = plugins
+        self._plugins, self._profile = plugins, profile or Profile()
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["packbench.preload"])
         self._count = 0
@@ -47,6 +49,13 @@ class Workers:
 
         seconds can shorten the time limit of one job.
         """
+        with self._profile.span(kind):
+            begin = time.perf_counter()
+            answer = self._run(kind, job, seconds)
+            self._profile.told(begin, _phases(answer))
+        return answer
+
+    def _run(self, kind: str, job: Json, seconds: float) -> Json:
         self._count += 1
         scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=self._folder))
         output = self._folder / f"output-{self._count}.txt"
@@ -93,6 +102,14 @@ class Workers:
             name = signal.Signals(-process.exitcode).name
             return {"status": "failed", "reason": f"the worker died of {name}" + (f": {tail}" if tail else "")}
         return {"status": "failed", "reason": f"the worker ended without an answer (exit status {process.exitcode})"}
+
+
+def _phases(answer: Json) -> dict[str, float]:
+    """Return the seconds that a worker says its phases took."""
+    ok = answer.get("ok")
+    told = ok.get("seconds", {}) if isinstance(ok, dict) else {}
+    checks = {"check": ok["check_seconds"]} if isinstance(ok, dict) and "check_seconds" in ok else {}
+    return (told if isinstance(told, dict) else {}) | checks
 
 
 def _tail(output: Path) -> str:
