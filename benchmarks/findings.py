@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from packbench.leaderboard.cells import outcomes
 from packbench.leaderboard.stats import Bootstrap, Interval
 from packbench.store import Row, Store
 
@@ -51,7 +52,7 @@ class Cells:
     def __init__(self, rows: list[Row]) -> None:
         self.rows = {(row["request"], row["budget"]): row for row in rows}
         self.d = rows[0]["d"]
-        keys = {row["measurement"]: np.array(row["per_query"]["recall@10"])[None] / 10 for row in rows}
+        keys = {row["measurement"]: outcomes([row]) / 10 for row in rows}
         self._at = {key: at for at, key in enumerate(keys)}
         self._bootstrap = Bootstrap(list(keys.values()))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from packbench.advise import confirmed, headroom
 from packbench.items import Array
 from packbench.leaderboard.curves import Curve
 from packbench.leaderboard.entries import Entry, Table
@@ -119,6 +120,36 @@ def _entry(budget: float) -> Entry:
                  seeds=(0,), deployed_bytes=budget)  # fmt: skip
 
 
+def false_advice(trials: int, queries: int, losses: Losses, keep: float = 0.98) -> float:
+    """Return how often advice says that a method keeps a share of float32's recall, and it does not.
+
+    Of twelve methods, from the heaviest to the lightest, four keep all, four just too little, four less.
+    So many queries choose, and so many others report.
+    """
+    rng, wrong = np.random.default_rng(queries), 0
+    true = np.repeat([0.0, 1 - keep, 1.5 * (1 - keep)], 4)
+    for trial in range(trials):
+        halves = [[*(1 - losses(rng, queries, loss)[None] for loss in true), np.ones((1, queries))] for _ in range(2)]
+        chosen, shown = (
+            dict(enumerate(headroom(Bootstrap(cells, trial, RESAMPLES), len(true), keep)[:-1])) for cells in halves
+        )
+        lightest = max(confirmed(chosen, shown), default=0)
+        wrong += true[lightest] >= 1 - keep
+    return wrong / trials
+
+
+def advised_coverage(trials: int, queries: int, methods: int = 12) -> float:
+    """Return how often the interval of the best of several methods that are alike holds the true recall."""
+    rng, held = np.random.default_rng(queries), 0
+    for trial in range(trials):
+        choosing, reporting = (
+            Bootstrap([recall(rng, queries)[None] for _ in range(methods)], trial, RESAMPLES) for _ in range(2)
+        )
+        found = reporting.mean(int(np.argmax(choosing.means)))
+        held += found.low <= 0.7 <= found.high
+    return held / trials
+
+
 def bytes_coverage(trials: int, queries: int, share: float = 0.95) -> float:
     """Return how often the interval of the bytes for a share of float32's recall holds the true bytes."""
     rng, held = np.random.default_rng(queries), 0
@@ -181,6 +212,15 @@ def table(trials: int) -> Iterator[tuple[str, str, str]]:
         for loss, name in ((MARGIN / 4, "a quarter of the margin"), (0.0, "nothing")):
             found = false_lossless(trials, queries, even, loss)
             yield f"lossless at a loss of {name}, {queries} queries, even losses", "power", f"{found:.1%}"
+    for losses in (even, rare, mixed):
+        for queries in (250, 500):
+            found = false_advice(trials, queries, losses)
+            yield (
+                f"advised to keep 98% and does not, {queries} queries, {losses.__name__} losses",
+                "≤ 5%",
+                f"{found:.1%}",
+            )
+    yield "95% interval of the best of 12 that are alike, 250 queries", "95%", f"{advised_coverage(trials, 250):.1%}"
     for queries in (100, 300, 1000):
         yield f"95% interval of the bytes for 95%, {queries} queries", "95%", f"{bytes_coverage(trials, queries):.1%}"
     yield "expected recall over ties against 10,000 orders, 20 queries", "< 4 errors", f"{tie_error(10_000):.1f}"

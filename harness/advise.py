@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,15 +19,16 @@ from packbench.datasets.parts import Parts, float32_rows
 from packbench.datasets.read import read_parts, read_vectors
 from packbench.errors import BadInput, Infrastructure
 from packbench.items import Array
+from packbench.leaderboard.cells import EXPECTED, RECALL
 from packbench.leaderboard.entries import Board, Entry, Table
 from packbench.leaderboard.gather import boards_of
-from packbench.leaderboard.stats import Bootstrap, Interval
+from packbench.leaderboard.stats import LEVEL, Bootstrap, Interval
 from packbench.method import Metric
 from packbench.plan import BUDGETS, REFERENCES, Listener
 from packbench.store import Row, Store
 
 SAMPLE_ITEMS = 20_000
-SAMPLE_QUERIES = 750  # a third of them choose configurations, 500 test
+SAMPLE_QUERIES = 1500  # a third choose configurations, of the others one half the method; the rest say what it keeps
 TRIES = 2
 TIMING_SECONDS = 0.5
 STEP = 1.5  # costs in time that differ by less than about this factor are taken for equal
@@ -38,6 +40,7 @@ CANDIDATES = (
     "pca", "pq", "opq",
 )  # fmt: skip
 T = TypeVar("T")
+Measured = tuple[str, float]  # a request at a budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +48,11 @@ class Advice:
     """Say which method to use, what it keeps and weighs, and how sure that is.
 
     budget is bytes per item with shared arrays spread over `rows` items, the number to be served. The n items and the
-    queries measured are a sample of the `available` vectors; own_queries tells whether queries were given. keep is
-    the share of float32's recall@10 that was asked for, and kept_for_sure whether the interval of the choice lies
-    above it. alike are the entries that recall@10 could not tell apart from the choice.
-    difference is how far the recall@10 of the choice lies above the runner-up's, paired by query.
+    queries measured are a sample of the `available` vectors; own_queries tells whether queries were given. Of the
+    queries, choosing made the choice, and reporting others are those that the figures rest on, so that luck in the
+    choice does not flatter them. keep is the share of float32's recall@10 that was asked for, and kept_for_sure
+    whether the reporting queries show it. alike are the entries that the choosing queries could not tell apart from
+    the choice. difference is how far the recall@10 of the choice lies above the runner-up's, paired by query.
     """
 
     source: str
@@ -56,7 +60,8 @@ class Advice:
     available: int
     n: int
     d: int
-    queries: int
+    choosing: int
+    reporting: int
     own_queries: bool
     rows: int
     budget: float
@@ -102,9 +107,13 @@ class Advice:
             told = "kept: the whole interval lies above it" if self.kept_for_sure else (
                 f"NOT shown to be kept by any method within {self.budget:g} bytes per item; this is the best found"
             )  # fmt: skip
+            needed = math.ceil(-math.log(1 - LEVEL) / math.log(2 - self.keep))  # with one added on which all is lost
+            if needed > self.reporting and not self.kept_for_sure:
+                told += f". To show so much takes {needed:,} queries, and {self.reporting:,} were left for it"
             lines.append(f"  asked      {self.keep:.1%}, {told}")
         lines += [
             f"  sure       {self._sureness()}",
+            f"  queries    {self.choosing:,} made the choice; the figures rest on {self.reporting:,} others",
             *([f"  runner-up  {self.runner_up.name}: {self._against(self.runner_up)}"] if self.runner_up else []),
             "Not known",
             *(f"  - {gap}" for gap in self._gaps()),
@@ -117,7 +126,9 @@ class Advice:
     def _sureness(self) -> str:
         others = self.measured - 1
         if self.kept_for_sure:
-            return f"the lightest of the {self.measured} methods measured at {self.budget:g} bytes that keep it"
+            return (
+                f"the lightest that is shown to keep it, of {self.measured} methods at {self.budget:g} bytes per item"
+            )
         if not self.alike:
             return (
                 f"no other of the {self.measured} methods at {self.budget:g} bytes per item is as good, beyond chance"
@@ -136,11 +147,12 @@ class Advice:
         if self.kept_for_sure:
             kept = _known(other.recall_of_float32).low >= _known(self.keep)
             return f"{found}; {_heavier(other, self.choice) if kept else 'it is not shown to keep what was asked'}"
-        if other not in self.alike:
+        if gap.low > 0:
             return f"{found}, which is not chance"
         reasons = ("it is slower to search", "it takes longer to fit", _heavier(other, self.choice))
         worse = [theirs > ours for theirs, ours in zip(_cost(other), _cost(self.choice), strict=True)]
-        return f"{found}, which may be chance; " + (reasons[worse.index(True)] if any(worse) else "it costs the same")
+        told = "which may be chance" if gap.high >= 0 else "which the queries that chose did not show"
+        return f"{found}, {told}; " + (reasons[worse.index(True)] if any(worse) else "it costs the same")
 
     def _gaps(self) -> list[str]:
         gaps = []
@@ -155,8 +167,6 @@ class Advice:
             gaps.append("real queries: vectors held out from the items asked; give --queries, since queries often "
                         "lie elsewhere")  # fmt: skip
         gaps.append("the memory that fitting takes, and what a process needs beside the arrays")
-        gaps.append(f"how lucky the choice is: it was made by the same {self.queries:,} queries as its figures, which "
-                    "flatters the best of several a little")  # fmt: skip
         return gaps
 
     def _snippet(self) -> list[str]:
@@ -188,9 +198,10 @@ def advise(
 ) -> Advice:
     """Measure methods on a sample of vectors and advise one of them.
 
-    The budget is bytes_per_item, or memory_bytes over rows. With `keep` it is the smallest of a ladder up to that
-    budget (or up to float32's own size) at which a method keeps that share of float32's recall@10, and the lightest
-    such method is advised. Otherwise it is the cheapest of those that could not be told apart from the best.
+    One half of the test queries chooses, the other says what the choice keeps. The budget is bytes_per_item, or
+    memory_bytes over rows. With `keep` it is the smallest of a ladder up to that budget (or up to float32's own size)
+    at which a method keeps that share of float32's recall@10, and the lightest such method that the other half
+    confirms is advised. Otherwise it is the cheapest of those that could not be told apart from the best.
 
     Args:
         vectors: a file that `packbench.datasets.read_vectors` reads, or an array (n, d); at most 20,000 are searched.
@@ -198,7 +209,7 @@ def advise(
         memory_bytes: the most that `rows` items may weigh in all.
         rows: how many items are to be served (default: those given), over which shared arrays are spread.
         keep: the share of float32's recall@10 to keep, between 0 and 1.
-        queries: vectors that query, by default those of the file, or items that are held out; at most 750 are used.
+        queries: vectors that query, by default those of the file, or items that are held out; at most 1,500 are used.
         metric: ip, cosine or l2; by default what the file states, otherwise ip.
         results: directory that keeps the rows of the short board, so that a second call measures nothing again.
         methods: names or specs to choose from.
@@ -212,35 +223,50 @@ def advise(
     source = "vectors" if isinstance(vectors, np.ndarray) else str(vectors)
     allowed = _allowed(bytes_per_item, memory_bytes, rows, keep)
     dataset, available = sample(vectors, queries, metric)
+    if len(dataset.queries) < 2:
+        raise BadInput(f"{len(dataset.queries) + len(dataset.validation)} queries: give at least 3, since one chooses "
+                       "configurations, one the method, and one says what it keeps")  # fmt: skip
     served = rows or available
     facts = {"dataset_sha256": dataset.sha256(), "deployment_n": served, "disk_budget": 0.0, "tries": TRIES,
              "machine": resources.machine()["id"], "threads": {"build": 1, "search": 1}}  # fmt: skip
 
-    def measured(budget: float) -> Board:
-        runner.run(
-            dataset, methods, results, listener=listener, budgets=(budget,), deployment_n=served, tries=TRIES,
-            timing_seconds=TIMING_SECONDS, plugins=tuple(plugins),
-        )  # fmt: skip
-        return _board(results, (*methods, *REFERENCES), budget, facts)
+    boards: dict[float, tuple[Board, Board]] = {}
+
+    def measured(budget: float) -> tuple[Board, Board]:
+        if budget not in boards:
+            runner.run(
+                dataset, methods, results, listener=listener, budgets=(budget,), deployment_n=served, tries=TRIES,
+                timing_seconds=TIMING_SECONDS, plugins=tuple(plugins),
+            )  # fmt: skip
+            boards[budget] = _halves(results, (*methods, *REFERENCES), budget, facts)
+        return boards[budget]
 
     budget = 4.0 * dataset.d if allowed is None else allowed
+    sure: list[Measured] = []
     if keep is not None:
         # More bytes never keep less, up to noise, so the smallest budget is found by bisection.
         ladder = [*(step for step in BUDGETS if step < budget), budget]
-        at = bisect_left(ladder, True, key=lambda step: bool(_keepers(measured(step).tables[0], keep)))
+        at = bisect_left(ladder, True, key=lambda step: max(_headroom(measured(step)[0], keep).values(), default=0) > 0)
         budget = ladder[min(at, len(ladder) - 1)]
-    board = measured(budget)
-    table = board.tables[0]
+        measured(budget)
+        pairs = zip(*boards.values(), strict=True)
+        chosen, shown = ({key: low for of in half for key, low in _headroom(of, keep).items()} for half in pairs)
+        entries = {(of.request, step): of for step, (board, _) in boards.items() for of in board.tables[0].ranked}
+        sure = sorted(confirmed(chosen, shown), key=lambda key: (_known(entries[key].deployed_bytes), key[1]))
+        budget = sure[0][1] if sure else budget
+    choosing, reporting = measured(budget)
+    table = choosing.tables[0]
     if not table.ranked:
         raise BadInput(_nothing_fits(table))
-    choice, alike, runner_up = choose(table, keep)
+    choice, alike, runner_up = choose(table, [request for request, at in sure if at == budget])
+    reported = {entry.request: entry for entry in reporting.tables[0].ranked}
+    outcomes = [reporting.outcomes[entry.request, budget][None] for entry in (choice, runner_up) if entry]
     return Advice(
         source=source, metric=dataset.metric, available=available, n=dataset.n, d=dataset.d,
-        queries=len(dataset.queries), own_queries="held_out" not in dataset.card, rows=served, budget=budget,
-        keep=keep, kept_for_sure=bool(_keepers(table, keep)), choice=choice,
-        alike=alike, measured=len(table.ranked),
-        runner_up=runner_up, difference=None if runner_up is None else _difference(board, budget, choice, runner_up),
-        results=str(results),
+        choosing=choosing.queries, reporting=reporting.queries, own_queries="held_out" not in dataset.card,
+        rows=served, budget=budget, keep=keep, kept_for_sure=bool(sure), choice=reported[choice.request], alike=alike,
+        measured=len(table.ranked), runner_up=reported[runner_up.request] if runner_up else None,
+        difference=Bootstrap(outcomes).difference(0, 1) if runner_up else None, results=str(results),
     )  # fmt: skip
 
 
@@ -276,7 +302,7 @@ def _allowed(
 def sample(
     vectors: str | Path | Array, queries: str | Path | Array | None = None, metric: Metric | None = None, seed: int = 0
 ) -> tuple[Dataset, int]:
-    """Return a data set of at most 20,000 random vectors and 750 queries, and how many vectors there are.
+    """Return a data set of at most 20,000 random vectors and 1,500 queries, and how many vectors there are.
 
     Only the rows drawn are read. Where there are enough others, methods fit on 20,000 of those, as they would on a
     share of many items.
@@ -304,31 +330,71 @@ def sample(
     return dataset, available
 
 
-def _board(results: str | Path, requests: Sequence[str], budget: float, facts: Row) -> Board:
-    """Return the board of the rows of one budget that agree in the facts; the directory may hold others."""
+def _halves(results: str | Path, requests: Sequence[str], budget: float, facts: Row) -> tuple[Board, Board]:
+    """Return the boards of the queries that choose and of those that report, by the rows that agree in the facts."""
     rows = [
         row for row in Store(results).by_id().values()
         if row["request"] in requests and row["budget"] in (budget, None)
         and all(row[name] == value for name, value in facts.items())
     ]  # fmt: skip
-    (board,) = boards_of(rows)
-    (float32,) = (entry for entry in board.references if entry.method == "float32")
+    order = np.random.default_rng(0).permutation(rows[0]["n_queries"])
+    (choosing,), (reporting,) = (boards_of([_asked(row, half) for row in rows]) for half in np.array_split(order, 2))
+    (float32,) = (entry for entry in choosing.references if entry.method == "float32")
     if float32.status != "ok":
         raise Infrastructure(f"float32 could not be measured: {float32.reason}")
-    return board
+    return choosing, reporting
 
 
-def choose(table: Table, keep: float | None = None) -> tuple[Entry, tuple[Entry, ...], Entry | None]:
+def _asked(row: Row, queries: Array) -> Row:
+    """Return a row as if only some of its queries had been asked; the bounds over ties lie about their own mean."""
+    if row["status"] != "ok":
+        return row
+    per_query = {name: [of[query] for query in queries] for name, of in row["per_query"].items()}
+    mean = np.mean(per_query.get(EXPECTED, per_query[RECALL])) / min(10, row["n"])
+    ties = {RECALL: [float(mean) + bound - row["ties"][RECALL][1] for bound in row["ties"][RECALL]]}
+    return row | {"n_queries": len(queries), "per_query": per_query, "ties": ties}
+
+
+def _headroom(board: Board, keep: float) -> dict[Measured, float]:
+    """Return the headroom of each request of a board of one budget."""
+    (table,) = board.tables
+    keys = [(entry.request, table.budget) for entry in table.ranked]
+    recall = Bootstrap([board.outcomes[key][None] for key in (*keys, _known(board.float32))])
+    return dict(zip(keys, headroom(recall, len(keys), keep), strict=False))
+
+
+def headroom(recall: Bootstrap, float32: int, keep: float) -> list[float]:
+    """Return how far each cell lies, at least, above a share of float32's recall: above 0, it is shown to keep it.
+
+    That is the low end of its interval, or the bound at 5% that allows for losses too rare to be met, if that is less.
+    """
+    ratios = [recall.ratio(at, float32) for at in range(len(recall.means))]
+    bounds = recall.bounds(float32, keep)[0].tolist()
+    return [min(bound, ratio.low - keep) if ratio else -math.inf for bound, ratio in zip(bounds, ratios, strict=True)]
+
+
+def confirmed(chosen: Mapping[T, float], shown: Mapping[T, float]) -> list[T]:
+    """Return what is shown to keep its share, from the most headroom by other queries down to the first that fails.
+
+    What fixes the order has not met the queries that show, so each is tested at the full level and all of them
+    together err as rarely as one (W. Maurer, L. A. Hothorn, W. Lehmacher, Multiple comparisons in drug clinical trials
+    and preclinical assays: a-priori ordered hypotheses, 1995).
+    """
+    order = sorted(chosen, key=chosen.__getitem__, reverse=True)
+    return list(itertools.takewhile(lambda one: shown[one] > 0, order))
+
+
+def choose(table: Table, keepers: Sequence[str] = ()) -> tuple[Entry, tuple[Entry, ...], Entry | None]:
     """Return the entry to use, those that could not be told apart from it, and the runner-up.
 
-    It is the lightest that keeps what is asked, where one does; otherwise, of the first rank group, the one that
-    costs least. The runner-up is the next lightest that keeps it, or the best-ranked other.
+    keepers are the requests that keep what is asked, the lightest first: that one is used, and the next is the
+    runner-up. Without them it is, of the first rank group, the entry that costs least, and then the best-ranked other.
     """
-    first = table.ranked[0]
-    keepers = sorted(_keepers(table, keep), key=lambda entry: _known(entry.deployed_bytes))
-    choice = keepers[0] if keepers else min((entry for entry in table.ranked if _alike(entry, first)), key=_cost)
+    first, entries = table.ranked[0], {entry.request: entry for entry in table.ranked}
+    alike = [entry for entry in table.ranked if _alike(entry, first)]
+    choice = entries[keepers[0]] if keepers else min(alike, key=_cost)
     others = [entry for entry in table.ranked if entry is not choice]
-    runner_up = next((entry for entry in (*keepers[1:], *others)), None)
+    runner_up = next((entry for entry in (*(entries[request] for request in keepers[1:]), *others)), None)
     return choice, tuple(entry for entry in others if _alike(entry, choice)), runner_up
 
 
@@ -337,20 +403,10 @@ def _alike(one: Entry, other: Entry) -> bool:
     return bool(set(one.group) & set(other.group))
 
 
-def _keepers(table: Table, keep: float | None) -> list[Entry]:
-    """Return the entries whose interval lies above what is to be kept."""
-    return [entry for entry in table.ranked if keep is not None and _known(entry.recall_of_float32).low >= keep]
-
-
 def _cost(entry: Entry) -> tuple[int, int, float]:
     """Order by time to search, then by time to fit, both in steps that noise hardly crosses, then by bytes."""
     search, fit = 1 / _known(entry.speedup).value, max(0.1, _known(entry.fit_seconds))
     return round(math.log(search, STEP)), round(math.log(fit, STEP)), _known(entry.deployed_bytes)
-
-
-def _difference(board: Board, budget: float, one: Entry, other: Entry) -> Interval:
-    outcomes = [board.outcomes[entry.request, budget][None] for entry in (one, other)]
-    return Bootstrap(outcomes).difference(0, 1)
 
 
 def _nothing_fits(table: Table) -> str:

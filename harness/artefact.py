@@ -115,7 +115,7 @@ def fingerprint(codes: Arrays, shared: Arrays) -> str:
     for role, arrays in (("codes", codes), ("shared", shared)):
         for name, array in sorted(for_search(arrays).items()):
             found.update(f"{role} {name} {array.dtype.str} {array.shape}\n".encode())
-            found.update(np.ascontiguousarray(array))
+            found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()[:16]
 
 

@@ -1,10 +1,14 @@
-"""Say what fits in memory: bytes(n) = fixed + marginal n, weighed at two sizes and checked at a third."""
+"""Say what fits in memory: bytes(n) = fixed + marginal n, weighed at two sizes and checked at a third.
+
+What is found at such sizes is not extrapolated: `measured` says at which size it is known.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +16,8 @@ from packbench import artefact, registry
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.items import Array
+from packbench.leaderboard.board import load
+from packbench.leaderboard.stats import Interval
 from packbench.method import Method
 from packbench.serve import require_imports
 from packbench.spec import parse_request
@@ -58,6 +64,40 @@ class Footprint:
     def items_in(self, memory_bytes: int) -> int:
         """Return the most items whose arrays fit in so many bytes, by the line."""
         return max(0, math.floor((memory_bytes - self.fixed) / self.marginal))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Hold recall@10 of a spec with its interval, the data set it was measured on and how many items that has."""
+
+    recall: Interval
+    dataset: str
+    n: int
+
+    def to_text(self) -> str:
+        """Return it as a person reads it."""
+        interval = f"{self.recall.value:.3f} ({self.recall.low:.3f} to {self.recall.high:.3f})"
+        return f"recall@10 {interval} on {self.dataset}, not measured beyond n = {self.n:,}"
+
+
+def measured(results: str | Path, d: int) -> dict[str, Measured]:
+    """Return by spec what a directory of results knows at d dimensions, each at the largest n where it was measured.
+
+    Raises:
+        BadInput: there are no results in the directory, none of vectors of d dimensions, or some that cannot be read.
+    """
+    boards = load(results)
+    if all(board.d != d for board in boards):
+        known = ", ".join(map(str, sorted({board.d for board in boards})))
+        raise BadInput(
+            f"results {results}: none at d={d}, only at {known}; give --d as it was measured, or no --results"
+        )
+    found: dict[str, Measured] = {}
+    for board in sorted((board for board in boards if board.d == d), key=lambda board: board.n):
+        for entry in (*board.references, *(one for table in board.tables for one in table.ranked)):
+            if entry.spec is not None and entry.recall_at_10 is not None:
+                found[entry.spec] = Measured(entry.recall_at_10, board.dataset, board.n)
+    return found
 
 
 def footprint(method: Method, d: int, seed: int = 0) -> Footprint:

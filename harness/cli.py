@@ -16,6 +16,10 @@ from rich.table import Table
 from packbench.commands import MetricOption, Plugins, add_to, out
 from packbench.errors import BadInput, PackbenchError
 from packbench.leaderboard.command import board
+from packbench.leaderboard.gate.command import compare
+from packbench.leaderboard.gate.noise_command import noise
+from packbench.leaderboard.history_command import history
+from packbench.leaderboard.ladder_command import ladder
 
 app = typer.Typer(
     name="packbench",
@@ -291,5 +295,6 @@ def _profiled(file: Path) -> None:
     _say(f"{file} shows each cell; open it in ui.perfetto.dev or chrome://tracing")
 
 
-app.command()(board)
+for command in (board, compare, noise, history, ladder):
+    app.command()(command)
 add_to(app)

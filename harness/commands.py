@@ -114,23 +114,27 @@ def capacity(
         list[str] | None, typer.Option("--method", help="A spec, or with --memory a name; repeat. Default: eight.")
     ] = None,
     d: Annotated[int, typer.Option("--d", help="Dimensions of a vector.")] = 384,
+    results: Annotated[
+        Path | None, typer.Option(help="Directory of results that say what recall was measured, and at which size.")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Say what methods weigh at numbers of items, and what fits: weighed at two sizes, checked at a third.
 
     Examples: `packbench capacity --memory 8GB --rows 10M --rows 100M`,
-    `packbench capacity --method "pq(m=48)" --d 768`
+    `packbench capacity --method "pq(m=48)" --d 768 --results results`
     """
     from rich.filesize import decimal
     from rich.markup import escape
     from rich.table import Table
 
-    from packbench.capacity import CHECKED, ROWS, SIZES
+    from packbench.capacity import CHECKED, ROWS, SIZES, measured
     from packbench.capacity import capacity as weighed
     from packbench.units import parse_bytes, parse_count
 
     limit = None if memory is None else parse_bytes(memory, "--memory")
     counts = [parse_count(text, "--rows") for text in rows] if rows else list(ROWS)
+    known = {} if results is None else measured(results, d)
     footprints, notes = weighed(
         method, rows=counts, memory_bytes=limit, d=d, plugins=[str(file.resolve()) for file in plugin or ()]
     )
@@ -155,5 +159,10 @@ def capacity(
     sys.stdout.write(
         f"Weighed at {SIZES[0]:,} and {SIZES[1]:,} seeded vectors of {d} dimensions; `check` is how far the line lies "
         f"from what {CHECKED:,} weigh.\nAll larger sizes are extrapolated. Bytes are those of the arrays: what "
-        "fitting, encoding and the process itself need is not modelled, and recall at these sizes is not known.\n"
+        "fitting, encoding and the process itself need is not modelled"
+        + (".\n" if known else ", and recall at these sizes is not known.\n")
     )
+    for one in footprints if known else ():
+        sys.stdout.write(f"{one.spec}: {known[one.spec].to_text() if one.spec in known else 'not measured'}\n")
+    if known:
+        sys.stdout.write(f"That is what {results} knows at {d} dimensions; a ranking at one n is not extrapolated.\n")

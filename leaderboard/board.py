@@ -34,4 +34,8 @@ def load(results: str | Path = "results", margin: float = MARGIN) -> list[Board]
     rows = list(Store(results).by_id().values())
     if not rows:
         raise BadInput(f"results {results}: no results there; `packbench run --results {results}` makes some")
-    return boards_of(rows, margin)
+    # The smaller rungs of a ladder are parts of a data set, not data sets: `packbench ladder` shows them.
+    whole = [row for row in rows if not row.get("ladder_of")]
+    if not whole:
+        raise BadInput(f"results {results}: rungs of a ladder alone; `packbench ladder --results {results}` shows them")
+    return boards_of(whole, margin)

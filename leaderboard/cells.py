@@ -17,6 +17,7 @@ from packbench.method import STAGES
 from packbench.store import Row
 
 RECALL, NDCG = "recall@10", "nDCG@10"
+EXPECTED = f"expected {RECALL}"
 Cell = list[Row]
 
 
@@ -67,6 +68,20 @@ def too_heavy(row: Row) -> str | None:
 def values(cell: Cell, measure: str) -> Array:
     """Return a measure per seed and query, (seeds, queries) float64."""
     return np.array([row["per_query"][measure] for row in cell], dtype=np.float64)
+
+
+def outcomes(cell: Cell) -> Array:
+    """Return how many of the true ten were found, (seeds, queries) float64: the expectation where scores tie.
+
+    A row that states no expectation has no ties, or is older than it: there the order that was answered counts.
+    """
+    return np.array([row["per_query"].get(EXPECTED, row["per_query"][RECALL]) for row in cell], dtype=np.float64)
+
+
+def lacks_expectation(cell: Cell) -> bool:
+    """Tell whether scores tie in a cell whose rows are too old to state what each query is to expect."""
+    tied = [ties([row]) for row in cell if EXPECTED not in row["per_query"]]
+    return any(of is not None and of.low < of.high for of in tied)
 
 
 def mean(cell: Cell, part: str, figure: str) -> float | None:

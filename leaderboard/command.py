@@ -37,6 +37,7 @@ def board(
     Examples: `packbench board --results results --html site`,
     `packbench board --latex board.tex --figure frontier.pdf`
     """
+    from packbench import conformance
     from packbench.datasets import load
     from packbench.leaderboard import board as boards
 
@@ -50,7 +51,7 @@ def board(
     loaded = boards.load(results, margin)
     written: list[Path] = []
     if html is not None:
-        boards.write_html(loaded, html)
+        boards.write_html(loaded, html, conformance.read(results))
         written.append(html / "index.html")
     if latex is not None:
         written += boards.write_paper(loaded, latex)

@@ -176,7 +176,8 @@ class Board:
             ("Bytes", f"B/item = payload + shared / {self.deployment_n:,} items (the deployment size); on disk beside "
                       f"that, at most {self.disk_budget:g} B/item"),
             ("Recall", "recall@10 is measured against exact search of the uncompressed vectors, ties in the true "
-                       "distance counted as right"),
+                       "distance counted as right; where the scores of a method tie, its expectation over their "
+                       "legal orders"),
             ("Interval", f"{LEVEL:.0%}, paired bootstrap over queries (and seeds, where a cell has several), "
                          f"{RESAMPLES:,} resamples; the same resampled queries for every method"),
             ("Rank", "by recall@10, by its expectation where scores tie. Rows that share a letter could not be told "

@@ -16,8 +16,10 @@ from packbench.leaderboard.cells import (
     Cell,
     flags,
     joined,
+    lacks_expectation,
     machine,
     mean,
+    outcomes,
     plain,
     speedup,
     stages,
@@ -106,7 +108,7 @@ class _Group:
         if complete:
             self._at = {key: at for at, key in enumerate(complete)}
             self._possible = min(10, rows[0]["n"])
-            cells = [values(self._cells[key], RECALL) for key in complete]
+            cells = [outcomes(self._cells[key]) for key in complete]
             self._stages: dict[Key, list[tuple[str, int]]] = {}
             for key in complete:
                 before = stages(self._cells[key])
@@ -147,6 +149,12 @@ class _Group:
         rows, some = self._rows, self._rows[-1]
         if self._float32 is None:
             self._notes.append("there is no float32 row, so fractions of float32 are missing")
+        older = sum(map(lacks_expectation, (self._cells[key] for key in self._at)))
+        if older:
+            self._notes.append(
+                f"{older} results with tied scores are older than their expectation by query: they are ranked by its "
+                "mean, and their figures and intervals are of the order that was answered"
+            )
         versions = sorted(
             {", ".join(f"{name} {value}" for name, value in sorted(row["versions"].items())) for row in rows}
         )
@@ -177,7 +185,7 @@ class _Group:
             notes=tuple(self._notes),
             references=tuple(self._entry(key) for key in self._cells if key[1] is None),
             tables=tables,
-            outcomes={_shown(key): values(self._cells[key], RECALL).mean(axis=0) / self._possible for key in self._at},
+            outcomes={_shown(key): outcomes(self._cells[key]).mean(axis=0) / self._possible for key in self._at},
             draws={_shown(key): self._recall.draws[:, at] for key, at in self._at.items()},
             float32=None if self._float32 is None else _shown(self._float32),
             margin=self._margin,
@@ -204,7 +212,7 @@ class _Group:
         """Return recall@10 on the queries that the rows of a table find hardest, all rows together."""
         if not keys:
             return []
-        found = np.array([values(self._cells[key], RECALL).mean(axis=0) / self._possible for key in keys])
+        found = np.array([outcomes(self._cells[key]).mean(axis=0) / self._possible for key in keys])
         count = max(1, round(HARDEST * found.shape[1]))
         return list(map(float, found[:, np.argsort(found.mean(axis=0), kind="stable")[:count]].mean(axis=1)))
 
@@ -213,7 +221,7 @@ class _Group:
         entries = {key: self._entry(key) if key in self._cells else self._not_run(key) for key in keys}
         ranked = sorted((key for key in keys if entries[key].status == "ok"), key=lambda key: self._order(entries[key]))
         places = [self._at[key] for key in ranked]
-        # Where a legal order of tied scores would reverse two rows, no test of the order at hand can part them.
+        # Where a legal order of tied scores would reverse two rows, no test can part them.
         apart = self._recall.separated(places) if places else np.zeros((0, 0), dtype=bool)
         apart &= ~overlapping([entries[key].recall_over_ties for key in ranked])
         hardest = self._on_hardest(ranked)
@@ -234,10 +242,10 @@ class _Group:
         return Table(budget, tuple(standing), absent, apart)
 
     def _order(self, entry: Entry) -> tuple[float, ...]:
-        """Rank by recall, expected where scores tie; of equal ones the lighter first."""
-        tied, measured = entry.recall_over_ties, entry.recall_at_10.value if entry.recall_at_10 else 0.0
-        expected = tied.value if tied is not None and tied.low < tied.high else measured
-        return -expected, entry.deployed_bytes or 0.0, -measured
+        """Rank by recall, expected where scores tie (older rows say so for all queries together); then the lighter."""
+        tied, recall = entry.recall_over_ties, entry.recall_at_10.value if entry.recall_at_10 else 0.0
+        expected = tied.value if tied is not None and tied.low < tied.high else recall
+        return -expected, entry.deployed_bytes or 0.0, -recall
 
     def _not_run(self, key: Key) -> Entry:
         other = next(cell[0] for (request, _), cell in self._cells.items() if request == key[0])

@@ -10,7 +10,7 @@ from scipy import stats
 
 from packbench.gaussian import STATUS
 from packbench.items import Array
-from packbench.leaderboard.cells import RECALL, Cell, plain, values
+from packbench.leaderboard.cells import Cell, outcomes, plain
 from packbench.leaderboard.stats import LEVEL, Interval, holm
 from packbench.store import Row, canonical
 
@@ -84,7 +84,7 @@ def _recalls(cell: Mapping[int, Mapping[int, Row]]) -> dict[int, Array]:
     complete: dict[int, Cell] = {
         n: list(seeds.values()) for n, seeds in cell.items() if all(row["status"] == "ok" for row in seeds.values())
     }
-    return {n: values(rows, RECALL).mean(axis=0) / min(10, n) for n, rows in complete.items()}
+    return {n: outcomes(rows).mean(axis=0) / min(10, n) for n, rows in complete.items()}
 
 
 def _climb(key: Key, sizes: Sequence[int], recalls: Mapping[int, Array]) -> Climb:

@@ -27,13 +27,15 @@ def to_markdown(boards: Sequence[Board]) -> str:
     for of in across(boards):
         lines += ["# Over all data sets", "", escaped(across_facts(of)), ""]
         for budget, rows in of.tables:
-            lines += [f"## {across_title(of, budget)}", "", *_cells(*across_cells(of, rows))]
+            lines += [f"## {across_title(of, budget)}", "", *cells_markdown(*across_cells(of, rows))]
     return "\n".join(lines)
 
 
 def declared_markdown(rows: Sequence[External]) -> str:
     """Return what other benchmarks declare, by data set; nothing of it was weighed here, and nothing is ranked."""
-    return "\n".join(["# Declared elsewhere, not weighed here", "", *_cells(HEADINGS, [row.cells() for row in rows])])
+    return "\n".join(
+        ["# Declared elsewhere, not weighed here", "", *cells_markdown(HEADINGS, [row.cells() for row in rows])]
+    )
 
 
 def _board(board: Board) -> list[str]:
@@ -46,11 +48,12 @@ def _board(board: Board) -> list[str]:
     if not board.tables:
         lines += _figures(board.references, columns) + _absent(_failed(board.references))
     if board.summaries:
-        lines += ["## over all budgets", "", *_cells(*summary_cells(board))]
+        lines += ["## over all budgets", "", *cells_markdown(*summary_cells(board))]
     return lines
 
 
-def _cells(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def cells_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table of texts, those of the column `method` as code."""
     method = headings.index("method")
     lines = [_line(map(escaped, headings)), _line(["---"] * len(headings))]
     lines += [_line(code(cell) if at == method else escaped(cell) for at, cell in enumerate(row)) for row in rows]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packbench.errors import BadInput
-from packbench.leaderboard.columns import NONE, columns_of, fixed, short, title_of
+from packbench.leaderboard.columns import NONE, columns_of, fixed, short, summary_cells, title_of
 from packbench.leaderboard.entries import Board, Entry, Table
 from packbench.leaderboard.stats import LEVEL, RESAMPLES, Interval
 from packbench.registry import methods
@@ -33,12 +33,15 @@ _PARTS = re.compile(r"\(\d+\)|.")  # the letters of a rank group
 
 
 def to_latex(boards: Sequence[Board]) -> str:
-    """Return a table for every data set and budget; the document needs booktabs and tabularx.
+    """Return a table for every data set and budget, and one over its budgets; the document needs booktabs and tabularx.
 
     A budget has a table of its own because a method is configured anew for each, and the table says how. A table
     spans both columns of a page that has two; a long one goes on in another.
     """
-    tables = [_table(board, table) for board in boards for table in board.tables or (Table(0, (), ()),)]
+    tables: list[str] = []
+    for board in boards:
+        tables += [_table(board, table) for table in board.tables or (Table(0, (), ()),)]
+        tables += [_over_budgets(board)] if board.summaries else []
     return "\n".join(["% \\usepackage{booktabs,tabularx}", *tables])
 
 
@@ -83,39 +86,58 @@ def _table(board: Board, table: Table) -> str:
     heads = ["Method", *(r"Fidelity" for _ in optional), r"B/item", *["Disk"] * on_disk]
     heads += [rf"\multicolumn{{3}}{{c}}{{Recall@10 [{100 * LEVEL:.0f}\%]}}"]
     heads += [rf"\multicolumn{{2}}{{c}}{{nDCG@10 [{100 * LEVEL:.0f}\%]}}"] * judged + ["ms", "Speed-up"]
-    columns = r"@{}>{\raggedright\arraybackslash\hangindent=1em}X" + "l" * len(optional) + "r" * (1 + on_disk)
-    columns += r"r@{}l@{ }l" + "r@{ }l" * judged + "rr@{}"
+    columns = "l" * len(optional) + "r" * (1 + on_disk) + r"r@{}l@{ }l" + "r@{ }l" * judged + "rr"
     rows = [line(entry) for entry in table.ranked]
     references = [line(entry) for entry in board.references if entry.status == "ok"]
     rows += [r"\midrule"] * bool(rows and references) + references
-    pages = [rows[at : at + PAGE] for at in range(0, len(rows), PAGE)] or [[]]
     absent = _absent([*table.absent, *(entry for entry in board.references if entry.status != "ok")])
-    label = label_of(board, table)
+    caption = _caption(board, table, judged, on_disk)
+    return _pages(caption, label_of(board, f"{table.budget:g}"), columns, heads, rows, absent)
+
+
+def _over_budgets(board: Board) -> str:
+    """Write what each method did over all budgets, as every form of a board does."""
+    (_, *heads), rows = summary_cells(board)
+    caption = f"Over all budgets on {escaped(board.dataset)}. {escaped(dict(board.facts())['Curves'])}."
+    if board.float32 is not None:
+        caption += (
+            f" Lossless budgets: where recall@10 was shown to be within {board.margin:g} of float32's (two one-sided "
+            rf"tests at {100 * (1 - LEVEL):.0f}\%)."
+        )
+    lines = [rf"{_code(name)} & {' & '.join(map(escaped, cells))} \\" for name, *cells in rows]
+    return _pages(caption, label_of(board, "all"), "l" * len(heads), ["Method", *map(escaped, heads)], lines, [])
+
+
+def _pages(
+    caption: str, label: str, columns: str, heads: Sequence[str], rows: Sequence[str], below: Sequence[str]
+) -> str:
+    """Write a table in as many parts as its rows need; columns are those beside the method's."""
+    pages = [rows[at : at + PAGE] for at in range(0, len(rows), PAGE)] or [[]]
     text = ""
     for at, page in enumerate(pages):
         lines = [
             r"\begin{table*}",
             r"\centering\footnotesize\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{4pt}",
             rf"Table~\ref{{{label}}}, continued\par\smallskip" if at else
-            rf"\caption{{{_caption(board, table, judged, on_disk)}}}\label{{{label}}}",
-            rf"\begin{{tabularx}}{{\linewidth}}{{{columns}}}",
+            rf"\caption{{{caption}}}\label{{{label}}}",
+            rf"\begin{{tabularx}}{{\linewidth}}{{@{{}}>{{\raggedright\arraybackslash\hangindent=1em}}X{columns}@{{}}}}",
             r"\toprule",
             " & ".join(heads) + r" \\",
             r"\midrule",
             *page,
             r"\bottomrule",
             r"\end{tabularx}",
-            *(absent if page is pages[-1] else []),
+            *(below if page is pages[-1] else []),
             r"\end{table*}",
         ]  # fmt: skip
         text += "\n".join(lines) + "\n"
     return text
 
 
-def label_of(board: Board, table: Table) -> str:
-    r"""Return what \ref calls a table: the data set and the budget, and enough of a hash to tell boards apart."""
+def label_of(board: Board, budget: str) -> str:
+    r"""Return what \ref calls a table: the data set and the budget (or all), and a hash to tell boards apart."""
     board_hash = hashlib.sha256(f"{board.dataset_sha256}{board.machine}{board.deployment_n}".encode()).hexdigest()[:4]
-    return f"tab:{re.sub('[^a-z0-9]+', '-', board.dataset.lower()).strip('-')}-{table.budget:g}-{board_hash}"
+    return f"tab:{re.sub('[^a-z0-9]+', '-', board.dataset.lower()).strip('-')}-{budget}-{board_hash}"
 
 
 def _caption(board: Board, table: Table, judged: bool, on_disk: bool) -> str:
@@ -294,10 +316,11 @@ def methods_paragraph(boards: Sequence[Board]) -> str:
               f"deployment of {board.deployment_n:,} items; what is kept on disk is counted apart, at most "
               f"{board.disk_budget:g} bytes per item."),
         "Recall@10 is measured against exact search of the uncompressed vectors, ties in the true distance counted as "
-        "right" + (", nDCG@10 against relevance judgements." if judged else "."),
+        "right, and its expectation taken where the scores of a method tie"
+        + ("; nDCG@10 is measured against relevance judgements." if judged else "."),
         f"Intervals are {level} percentile intervals of a paired bootstrap over queries (and seeds, where a cell has "
         f"several) with {RESAMPLES:,} resamples, the same resampled queries for every method.",
-        "Methods under a budget are ranked by recall@10 (by its expectation where scores tie) and compared in pairs by "
+        "Methods under a budget are ranked by recall@10 and compared in pairs by "
         f"paired $t$-tests over queries, Holm-corrected over all pairs of the table at {level}; those that share a "
         "letter could not be told apart, or a legal order of tied scores would reverse them.",
         _each(boards, lambda board: "Time is that of one query at a time: its median, and the ratio to exact float32 "

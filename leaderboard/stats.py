@@ -72,14 +72,16 @@ class Bootstrap:
             return None
         return interval_of(self.means[cell] / self.means[other], self.draws[:, cell] / self.draws[:, other])
 
-    def bounds(self, other: int) -> tuple[Array, Array]:
-        """Return how low and how high the mean of each cell may lie above another's: (cells,) each, 5% on either side.
+    def bounds(self, other: int, share: float = 1.0) -> tuple[Array, Array]:
+        """Return how low and how high the mean of each cell may lie above a share of another's, 5% on either side.
+
+        Both are (cells,).
 
         Outcomes lie in [0, 1]. One query is added to those asked, a total loss for the low bound, a total gain for
         the high one: what none of n queries did, three in n may still do (J. A. Hanley, A. Lippman-Hand, If nothing
         goes wrong, is everything all right?, 1983). Without it rare losses pass as none too often.
         """
-        gap = (self.draws - self.draws[:, [other]]) * (1 - self._unseen)
+        gap = (self.draws - share * self.draws[:, [other]]) * (1 - self._unseen)
         low = np.quantile(gap - self._unseen, 1 - LEVEL, axis=0)
         return low, np.quantile(gap + self._unseen, LEVEL, axis=0)
 

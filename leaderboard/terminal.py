@@ -48,7 +48,7 @@ def render_terminal(board: Board, console: Console) -> None:
         _print_table(None, board.references, shown, console)
     if board.summaries:
         console.print(Text(f"\n{board.dataset}, over all budgets", "bold"))
-        _print_cells(*summary_cells(board), console)
+        print_cells(*summary_cells(board), console)
 
 
 def render_across(boards: Sequence[Board], console: Console) -> None:
@@ -57,16 +57,17 @@ def render_across(boards: Sequence[Board], console: Console) -> None:
         console.print(Text(f"\n{across_facts(of)}"))
         for budget, rows in of.tables:
             console.print(Text(f"\n{across_title(of, budget)}", "bold"))
-            _print_cells(*across_cells(of, rows), console)
+            print_cells(*across_cells(of, rows), console)
 
 
 def render_declared(rows: Sequence[External], console: Console) -> None:
     """Print what other benchmarks declare, by data set; nothing of it was weighed here, and nothing is ranked."""
     console.print(Text("\nDeclared elsewhere, not weighed here", "bold"))
-    _print_cells(HEADINGS, [row.cells() for row in rows], console)
+    print_cells(HEADINGS, [row.cells() for row in rows], console)
 
 
-def _print_cells(headings: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+def print_cells(headings: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    """Print a table of texts."""
     grid = Grid(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
         grid.add_column(heading, overflow="fold")

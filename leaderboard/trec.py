@@ -9,6 +9,7 @@ from pathlib import Path
 from packbench.dataset import Dataset
 from packbench.errors import BadInput
 from packbench.items import Array
+from packbench.quality import ranking
 from packbench.store import Row, Store
 
 
@@ -72,9 +73,8 @@ def _lines(
     row: Row, answers: tuple[Array, Array], queries: Sequence[str] | None, items: Sequence[str] | None
 ) -> Iterator[str]:
     tag = re.sub(r"\s+", "", f"packbench:{row['spec']}:score-from-rank")
-    for query, (shallow, deep) in enumerate(zip(*(ids.tolist() for ids in answers), strict=True)):
-        # As relevance is judged: what the search for 10 answered, then what else the search for 100 did.
-        found = [item for item in dict.fromkeys([*shallow, *deep]) if item >= 0]
+    for query, ids in enumerate(ranking(*answers).tolist()):
+        found = [item for item in ids if item >= 0]
         for rank, item in enumerate(found, 1):
             qid, docid = (queries[query] if queries else query), (items[item] if items else item)
             yield f"{qid} Q0 {docid} {rank} {len(found) + 1 - rank} {tag}\n"

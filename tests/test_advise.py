@@ -11,12 +11,13 @@ import typer
 from typer.main import get_command
 
 from packbench import cli
-from packbench.advise import CANDIDATES, advise, choose, sample
+from packbench.advise import CANDIDATES, advise, choose, confirmed, sample
 from packbench.commands import add_to
 from packbench.errors import BadInput
 from packbench.leaderboard.entries import Entry, Table
 from packbench.leaderboard.stats import Interval
 from packbench.registry import methods
+from packbench.store import Store
 
 TUTORIAL = Path(__file__).resolve().parent.parent / "docs" / "tutorial.md"
 METHODS = ("float16", "int8", "lsh(bits=32)", "pq(m=4)")
@@ -60,12 +61,14 @@ def test_the_best_that_fits_is_advised(advice):
     assert advice.runner_up.method in ("lsh", "pq")
     assert advice.difference.low > 0
     assert advice.alike == ()
+    assert (advice.choosing, advice.reporting) == (30, 30)
 
 
 def test_the_text_says_what_is_known_and_what_is_not(advice):
     text = advice.to_text()
     for told in ("Use int8()", "32.0 MB for 1,000,000 items", "float32 takes 128.0 MB", "which is not chance",
-                 "810 were searched", "held out", "neither is extrapolated"):  # fmt: skip
+                 "810 were searched", "held out", "neither is extrapolated",
+                 "30 made the choice; the figures rest on 30 others"):  # fmt: skip
         assert told in text
 
 
@@ -84,15 +87,43 @@ def test_memory_over_rows_is_the_same_budget(advice, vectors, results):
 
 
 def test_the_fewest_bytes_that_keep_a_share_are_found(advice, vectors, results):
-    found = advise(vectors, keep=0.9, bytes_per_item=40, rows=1_000_000, methods=METHODS, results=results)
+    found = advise(vectors, keep=0.8, bytes_per_item=40, rows=1_000_000, methods=METHODS, results=results)
     assert (found.choice.method, found.budget, found.kept_for_sure) == ("int8", 32, True)
-    assert "90.0%, kept" in found.to_text()
+    assert "80.0%, kept" in found.to_text()
+    assert "queries, and 30 were left" not in found.to_text()
+    much = advise(vectors, keep=0.9, bytes_per_item=40, rows=1_000_000, methods=METHODS, results=results)
+    assert (much.choice.method, much.kept_for_sure) == ("int8", False)
+    assert "To show so much takes 32 queries, and 30 were left for it" in much.to_text()
     lax = advise(vectors, keep=0.05, bytes_per_item=40, rows=1_000_000, methods=METHODS, results=results)
     assert (lax.budget, lax.kept_for_sure) == (16, True)
     assert lax.kept.low >= 0.05
     none = advise(vectors, keep=0.999, bytes_per_item=16, rows=1_000_000, methods=METHODS, results=results)
     assert not none.kept_for_sure
     assert "NOT shown to be kept" in none.to_text()
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_the_queries_that_choose_are_not_those_that_report(half, advice, vectors, results, tmp_path):
+    """Take from int8 all that it found for one half: the half that chooses drops it, the other reports nothing."""
+    assert advise(
+        vectors, bytes_per_item=40, keep=0.8, rows=1_000_000, methods=METHODS, results=results
+    ).kept_for_sure  # and measures what is asked below
+    asked = np.array_split(np.random.default_rng(0).permutation(advice.choosing + advice.reporting), 2)[half]
+    store = Store(tmp_path)
+    for row in Store(results).by_id().values():
+        if row["method"] == "int8" and row["status"] == "ok":
+            row["per_query"]["recall@10"] = [
+                0 if at in asked else found for at, found in enumerate(row["per_query"]["recall@10"])
+            ]
+        store.append(row)
+    again = advise(vectors, bytes_per_item=40, rows=1_000_000, methods=METHODS, results=tmp_path)
+    if half == 0:
+        assert again.spec != "int8()"
+    else:
+        assert (again.spec, again.kept.value, again.kept.high) == ("int8()", 0, 0)
+        assert again.difference.high < 0
+    keeping = advise(vectors, bytes_per_item=40, keep=0.8, rows=1_000_000, methods=METHODS, results=tmp_path)
+    assert not keeping.kept_for_sure
 
 
 def test_a_budget_that_nothing_fits_names_the_least(vectors, results):
@@ -136,9 +167,17 @@ def test_of_those_that_keep_enough_the_lightest_is_chosen():
         entry("best", "a", recall=0.99), entry("light", "b", recall=0.95, nbytes=30), entry("short", "c", recall=0.85)
     )  # fmt: skip
     table = Table(64, (best, light, short), ())
-    assert choose(table, 0.9) == (light, (), best)
-    assert choose(table, 0.945)[0] is best  # the interval of the light one reaches below
-    assert choose(table, 0.999)[0] is best
+    assert choose(table, ["light", "best"]) == (light, (), best)
+    assert choose(table, ["light"]) == (light, (), best)
+    assert choose(table, ["short"]) == (short, (), best)
+    assert choose(table)[0] is best
+
+
+def test_what_was_chosen_counts_until_the_first_that_is_not_shown():
+    chosen = {"light": -0.01, "sure": 0.05, "lucky": 0.02}
+    assert confirmed(chosen, {"sure": 0.1, "lucky": 0.2, "light": 0.1}) == ["sure", "lucky", "light"]
+    assert confirmed(chosen, {"sure": 0.1, "lucky": -0.1, "light": 0.1}) == ["sure"]  # light is never asked
+    assert confirmed(chosen, {"sure": 0.0, "lucky": 0.1, "light": 0.1}) == confirmed({}, {}) == []
 
 
 def test_a_sample_is_bounded_and_disjoint():
@@ -146,10 +185,10 @@ def test_a_sample_is_bounded_and_disjoint():
     drawn, available = sample(rows)
     parts = [set(part[:, 0]) for part in (drawn.items, drawn.fit, drawn.queries, drawn.validation)]
     assert available == 50_000
-    assert [len(part) for part in parts] == [20_000, 20_000, 500, 250]
+    assert [len(part) for part in parts] == [20_000, 20_000, 1000, 500]
     assert len(set().union(*parts)) == sum(map(len, parts))
     asked, _ = sample(rows[:30_000], rows[:1000] + 0.5, "l2")
-    assert (len(asked.items), len(asked.queries), len(asked.validation), asked.fit_on) == (20_000, 500, 250, "items")
+    assert (len(asked.items), len(asked.queries), len(asked.validation), asked.fit_on) == (20_000, 667, 333, "items")
     assert asked.metric == "l2"
 
 

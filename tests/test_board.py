@@ -1,9 +1,8 @@
-import csv
 import io
 import json
 import math
-import os
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -15,67 +14,11 @@ import packbench
 from packbench.leaderboard import board as boards
 from packbench.leaderboard.across import across
 from packbench.leaderboard.gather import boards_of
-from packbench.leaderboard.markdown import code, escaped
 from packbench.leaderboard.terminal import render_across
 from packbench.store import Store
 
-GOLDEN = Path(__file__).parent / "golden"
-QUERIES = 40
-ATTACK = "<script>alert('x')</script>"
-
-
-def row(request, budget, right=(9,), *, spec=None, seed=0, status="ok", reason=None, payload=None, **more):
-    """Write a result by hand. right repeats over the queries: how many of the ten answers are right."""
-    name = re.split(r"\W", request)[0]
-    found = {
-        "request": request, "version": "v1", "method": name, "spec": None, "family": "scalar", "fidelity": "EXACT",
-        "kind": "quantiser", "status": status, "reason": reason, "budget": budget, "disk_budget": 0.0,
-        "deployment_n": 1_000_000, "dataset": "made/by hand", "dataset_sha256": "c0ffee" * 10, "metric": "ip",
-        "n": 1000, "d": 16, "n_queries": QUERIES, "n_fit": 500, "fit_on": "disjoint", "seed": seed,
-        "threads": {"build": 2, "search": 1}, "tries": 3, "machine": "m1", "time": "2030-01-01T00:00:00+00:00",
-        "machine_facts": {"cpu": "a processor", "cores": 2, "memory_gib": 8, "system": "Linux x86_64",
-                          "simd": "faiss AVX2", "id": "m1"},
-        "versions": {"python": "3.11.0", "packbench": "0.1.0"}, "schema": 1, "cutoffs": [1, 10, 100],
-    }  # fmt: skip
-    if status == "ok":
-        answers = [right[at % len(right)] for at in range(QUERIES)]
-        gains = [min(1.0, 0.06 * answer + 0.01 * (at % 7)) for at, answer in enumerate(answers)]
-        recall = sum(answers) / QUERIES / 10
-        payload = budget if payload is None else payload
-        found |= {
-            "spec": spec or f"{name}()",
-            "bytes": {"payload": payload, "shared": 0, "cold": 0.0, "total": payload, "deployed": payload},
-            "kernel": "numba scan", "query_ms": {"p50": 0.25}, "reference_ms": 0.5,
-            "speedup": {"median": 2.0, "low": 1.5, "high": 2.5}, "seconds": {"fit": 0.75, "encode": 0.1},
-            "recall": {"recall@10": recall}, "ties": {"recall@10": [recall, recall, recall]},
-            "per_query": {"recall@10": answers, "nDCG@10": gains}, "n_judged": QUERIES,
-            "relevance": {"nDCG@10": sum(gains) / QUERIES},
-        }  # fmt: skip
-    return found | more | {"id": f"{request}-{budget}-{seed}-{more.get('machine')}-{more.get('version')}"}
-
-
-def hand_made():
-    """A board with every kind of row that there is."""
-    mixed = {"bytes": {"payload": 15.0, "shared": 900_000, "cold": 0.0, "total": 915.0, "deployed": 15.9}}
-    rows = [
-        row("float32()", None, (10,), payload=64.0),
-        row("float16()", None, (10, 10, 9, 10), payload=32.0),
-        row("int8()", None, status="timeout", reason="build took longer than 600 s"),
-        row("opq", 16.0, (8, 9, 9, 7, 9), spec="opq(m=15)", family="codebook", **mixed),
-        row("pca", 16.0, (8, 9, 9, 8, 8), spec="pca(dim=4) | float32()", family="projection"),
-        row("sign", 16.0, (5, 6), payload=2.0, family="binary", ties={"recall@10": [0.48, 0.55, 0.62]}),
-        row("truncate", 16.0, (2, 3, 1), spec="truncate(dim=4)", family="projection", fidelity="READ-OUT"),
-        row("rabitq", 16.0, (6, 7), seed=0, family="binary", speedup={"median": 3.0, "low": 1.25, "high": 3.5}),
-        row("rabitq", 16.0, (7, 7), seed=1, family="binary", speedup={"median": 2.0, "low": 1.75, "high": 4.0}),
-        row("lsh", 16.0, (6, 6), seed=0),
-        row("lsh", 16.0, seed=1, status="failed", reason="ValueError: no such seed"),
-        row("int8", 8.0, status="no_fit", reason="needs at least 16.00 bytes per item", least=16.0),
-        row("learned", 16.0, status="needs", reason="needs queries, which made/by hand does not have"),
-        row("cheat", 16.0, status="disqualified", reason=f"{ATTACK} | **bold** `code` [x](y)"),
-    ]
-    for position, one in enumerate(rows):
-        one["time"] = f"2030-01-01T00:00:{position:02d}+00:00"
-    return rows
+MADE = runpy.run_path(str(Path(__file__).parent / "golden" / "made.py"))
+row, hand_made, table, QUERIES = (MADE[name] for name in ("row", "hand_made", "table", "QUERIES"))
 
 
 @pytest.fixture
@@ -84,25 +27,9 @@ def one():
     return board
 
 
-def table(board, budget=16.0):
-    return next(of for of in board.tables if of.budget == budget)
-
-
 def ranked(rows, budget=16.0):
     (board,) = boards_of(rows)
     return {entry.request: entry for entry in table(board, budget).ranked}
-
-
-@pytest.mark.parametrize(
-    ("name", "render"),
-    [("board.md", boards.to_markdown), ("board.csv", boards.to_csv), ("board.json", boards.to_json)],
-)
-def test_golden(name, render, one):
-    """PACKBENCH_GOLDEN=write writes the files anew; read the difference before keeping it."""
-    text = render([one])
-    if os.environ.get("PACKBENCH_GOLDEN") == "write":
-        (GOLDEN / name).write_text(text, encoding="utf-8")
-    assert text == (GOLDEN / name).read_text(encoding="utf-8")
 
 
 def test_ranking(one):
@@ -243,36 +170,6 @@ def test_truncation_is_called_by_its_name():
     assert ranked([other])["my_truncate"].name == "my_truncate(dim=8)"
 
 
-def test_wide_ties_are_shown(one):
-    shown = {entry.request: entry.wide_ties for entry in table(one).ranked}
-    assert (shown["sign"].low, shown["sign"].high) == (0.48, 0.62)
-    assert shown["pca"] is None
-    text = boards.to_markdown([one])
-    assert "0.480–0.620" in text
-    assert "over ties" not in boards.to_markdown(boards_of([row("pq", 16.0)]))
-
-
-def test_ties_count_by_their_expectation():
-    lucky = row("sign", 16.0, (6, 7), ties={"recall@10": [0.4, 0.5, 0.7]})
-    found = ranked([lucky, row("pq", 16.0, (6, 6, 6, 5))])
-    assert found["sign"].recall_at_10.value > found["pq"].recall_at_10.value
-    assert (found["pq"].rank, found["sign"].rank) == (1, 2)
-    assert found["pq"].group == found["sign"].group  # a legal order of the tied scores would reverse them
-
-
-def test_no_win_is_claimed_inside_the_interval_of_ties():
-    def against(worst, best):
-        rows = [row("sign", 16.0, (6,), ties={"recall@10": [worst, 0.6, best]}), row("pq", 16.0, (7,))]
-        (board,) = boards_of(rows)
-        return table(board).outcome("pq", "sign"), {
-            of.request: (of.won, of.tied, of.lost) for of in table(board).ranked
-        }
-
-    assert against(0.6, 0.6) == ("win", {"pq": (1, 0, 0), "sign": (0, 0, 1)})
-    assert against(0.5, 0.69) == ("win", {"pq": (1, 0, 0), "sign": (0, 0, 1)})
-    assert against(0.5, 0.71) == ("tie", {"pq": (0, 1, 0), "sign": (0, 1, 0)})
-
-
 @given(st.lists(st.lists(st.integers(0, 10), min_size=2, max_size=4), min_size=1, max_size=5), st.integers(1, 2))
 @settings(max_examples=15, deadline=None)
 def test_a_method_registered_twice_shares_a_letter_with_itself(rights, seeds):
@@ -327,7 +224,6 @@ def test_summaries_follow_a_method_over_budgets():
     assert sign.area.value == pytest.approx(0.9 * math.log2(32 / 20) / 2)
     text = boards.to_markdown([board])
     assert "| `pq` | 26.9 | 29.9 | 30.9 | 0.800" in text
-    assert "over all budgets" in printed(board, 120)
     bare = boards_of(rows[1:])[0]
     assert bare.summaries[0].bytes_for == ()
     assert "safe budget |" not in boards.to_markdown([bare])
@@ -343,7 +239,7 @@ def two_sets():
 def test_a_failure_is_not_averaged_away():
     found = boards_of(two_sets())
     (together,) = across(found)
-    assert together.datasets == ("made/by hand", "made/otherwise")
+    assert together.datasets == ("made/by_hand", "made/otherwise")
     ((budget, (pq, sign)),) = together.tables
     assert (budget, pq.request, sign.request) == (16.0, "pq", "sign")
     assert (pq.held, pq.missed, pq.relative.value) == (2, (), pytest.approx(0.8))
@@ -408,79 +304,6 @@ def test_rows_of_other_queries_are_refused():
     other["per_query"] = {"recall@10": [9] * 3, "nDCG@10": [0.5] * 3}
     with pytest.raises(packbench.BadInput, match="cannot be read"):
         boards_of([row("pq", 16.0), other])
-
-
-def printed(board, width):
-    stream = io.StringIO()
-    boards.render_terminal(board, Console(file=stream, width=width))
-    return stream.getvalue()
-
-
-@pytest.mark.parametrize("width", [80, 120, 140, 160, 200, 300])
-def test_terminal(width, one):
-    text = printed(one, width)
-    assert max(map(len, text.splitlines())) <= width
-    for entry in (*table(one).ranked, *table(one).absent):
-        assert entry.name.split("(")[0] in text
-    assert "0.8400" in text
-    assert "READ-OUT" in text or "Left out at this width:" in text
-    assert ATTACK in text.replace("\n", "") or width < 140
-    left_out = "".join(re.findall(r"Left out at this width: (.*?)\. A", text.replace("\n", " ")))
-    assert bool(left_out) == (width < 300)
-    for heading in ("p50 ms", "kernel", "status", "family", "payload"):
-        assert (heading in left_out) != any(heading in line for line in text.splitlines() if line.startswith("#"))
-
-
-def test_terminal_shows_text_as_it_is():
-    broken = row("pq", 16.0, status="failed", reason="[red]not markup[/red] \x1b[2J\x07 gone\nbelow")
-    text = printed(boards_of([broken])[0], 160)
-    assert "[red]not markup[/red]" in text
-    assert "\x1b" not in text
-    assert "\x07" not in text
-    assert "gone below" in text
-
-
-@given(st.text(max_size=40), st.text(max_size=40))
-def test_markdown_cells_stay_in_their_columns(spec, reason):
-    (board,) = boards_of([row("pq", 16.0, status="failed", reason=reason), row("sign", 16.0, spec=spec or "sign()")])
-    for block in re.split(r"\n\n", boards.to_markdown([board])):
-        lines = [line for line in block.split("\n") if line.startswith("|")]
-        assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) <= 1
-
-
-def test_markdown_escapes():
-    assert escaped("<b> a|b *c* [d](e) `f` x_y \\") == r"&lt;b&gt; a\|b \*c\* \[d\](e) \`f\` x\_y \\"
-    assert code("pca(dim=2) | int8()") == r"`pca(dim=2) \| int8()`"
-    assert code("a`b``c") == "``` a`b``c ```"
-
-
-def test_csv_holds_every_entry(one):
-    lines = list(csv.DictReader(io.StringIO(boards.to_csv([one]))))
-    places = [line["place"] for line in lines]
-    assert places.count("reference") == len(one.references) == 3
-    assert places.count("ranked") == sum(len(of.ranked) for of in one.tables)
-    assert places.count("absent") == sum(len(of.absent) for of in one.tables)
-    cheat = next(line for line in lines if line["request"] == "cheat" and line["budget"] == "16.0")
-    assert cheat["reason"].startswith(ATTACK)
-    assert boards.to_csv([]) == "\n"
-
-
-def test_json_reads_back(one):
-    written = json.loads(boards.to_json([one, one]))
-    assert written["format"] == 1
-    assert len(written["boards"]) == 2
-    of = next(of for of in written["boards"][0]["tables"] if of["budget"] == 16.0)
-    assert of["ranked"][0]["recall_at_10"]["value"] == 0.84
-    assert [entry["status"] for entry in of["ranked"]] == ["ok"] * 5
-
-
-def test_boards_without_figures_are_shown_too():
-    failed = boards_of([row("pq", 16.0, status="failed", reason="gone wrong")])
-    references = boards_of([row("float32()", None, (10,))])
-    for found in (failed, references):
-        assert printed(found[0], 120)
-        assert boards.to_csv(found)
-    assert "gone wrong" in boards.to_markdown(failed)
 
 
 def taken_apart(request, codes, own, **more):

@@ -1,7 +1,9 @@
 """Bytes grow by the item: a line through two sizes tells the third, and a method that breaks it is named."""
 
 import dataclasses
+import runpy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,13 +13,15 @@ from typer.testing import CliRunner
 
 from packbench import Codec
 from packbench.artefact import weigh
-from packbench.capacity import CHECKED, FORMATS, capacity, embeddings, footprint
+from packbench.capacity import CHECKED, FORMATS, capacity, embeddings, footprint, measured
 from packbench.commands import add_to
 from packbench.describe import spectrum
 from packbench.errors import BadInput
 from packbench.method import Sample
 from packbench.spec import parse
+from packbench.store import Store
 
+row = runpy.run_path(str(Path(__file__).parent / "golden" / "made.py"))["row"]
 SPECS = [
     *FORMATS, "bfloat16()", "lvq(bits=8, residual=4)", "eden(bits=2)", "turboquant_mse(bits=3)", "pca(dim=8) | int8()",
     "pq(m=6)", "pq(m=6, bits=4)", "opq(m=6)", "rq(m=2, bits=4)", "itq(bits=24)", "ternary()",
@@ -128,3 +132,44 @@ def test_the_command_says_what_fits_and_what_is_extrapolated():
         "31,242",
     ]
     assert "larger sizes are extrapolated" in told
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Results of the same method at two sizes, the lesser one measured later, and of another at the lesser alone."""
+    store = Store(tmp_path)
+    rows = [
+        row("int8()", None, (9,), n=4000, dataset="large", time="2030-01-01T00:00:00+00:00"),
+        row("int8()", None, (10,), n=50, dataset="small", time="2031-01-01T00:00:00+00:00"),
+        row("sign", 16.0, (6, 7), n=50, dataset="small"),
+        row("pq", 16.0, status="failed", n=4000, dataset="large"),
+    ]
+    for of in rows:
+        store.append(of | {"id": f"{of['id']} {of['dataset']}"})
+    return tmp_path
+
+
+def test_recall_is_known_at_the_largest_size_measured(results):
+    known = measured(results, 16)
+    assert {spec: (of.dataset, of.n, round(of.recall.value, 4)) for spec, of in known.items()} == {
+        "int8()": ("large", 4000, 0.9), "sign()": ("small", 50, 0.65),
+    }  # fmt: skip
+    assert known["sign()"].recall.low < 0.65 < known["sign()"].recall.high
+    with pytest.raises(BadInput, match="none at d=17, only at 16; give --d"):
+        measured(results, 17)
+    with pytest.raises(BadInput, match="no results there"):
+        measured(results / "missing", 16)
+
+
+def test_the_command_says_at_which_size_recall_is_known(results):
+    app = typer.Typer()
+    add_to(app)
+    asked = ["capacity", "--rows", "10k", "--d", "16", "--method", "int8()", "--method", "float16()"]
+    told = CliRunner().invoke(app, [*asked, "--results", str(results)]).stdout
+    assert "int8(): recall@10 0.900 (0.900 to 0.900) on large, not measured beyond n = 4,000\n" in told
+    assert "float16(): not measured\n" in told
+    assert "a ranking at one n is not extrapolated" in told
+    assert "recall at these sizes is not known" not in told
+    without = CliRunner().invoke(app, asked).stdout
+    assert "recall at these sizes is not known" in without
+    assert "0.900" not in without

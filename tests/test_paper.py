@@ -1,69 +1,33 @@
-import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import ir_measures
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import packbench
-from packbench.dataset import Dataset
 from packbench.leaderboard import figure
 from packbench.leaderboard.figure import write_figure
 from packbench.leaderboard.gather import boards_of
 from packbench.leaderboard.paper import escaped, label_of, methods_paragraph, papers_of, to_bibtex, to_latex
-from packbench.leaderboard.trec import write_runs
-from packbench.measure import _ranked
-from packbench.quality import Relevance
 from packbench.registry import methods
-from packbench.store import Store
 
 HERE = Path(__file__).parent
-QUERIES = 40
+row = runpy.run_path(str(HERE / "golden" / "made.py"))["row"]
 HOSTILE = "50% of $x_1^2$ & {\\input{/etc/passwd}} #~|<>\"`' \\end{table*} -- Jégou 中"
 
 
-def row(request, budget, right=(9,), *, spec=None, status="ok", family="scalar", weight=None, **more):
-    """Write a result by hand. right repeats over the queries: how many of the ten answers are right."""
-    name = re.split(r"\W", request)[0]
-    found = {
-        "request": request, "version": "v1", "method": name, "spec": None, "family": family, "fidelity": "EXACT",
-        "kind": "quantiser", "status": status, "reason": None, "budget": budget, "disk_budget": 0.0,
-        "deployment_n": 1_000_000, "dataset": "made/by_hand", "dataset_sha256": "c0ffee" * 10, "metric": "ip",
-        "n": 1234, "d": 16, "n_queries": QUERIES, "n_fit": 567, "fit_on": "disjoint", "seed": 0,
-        "threads": {"build": 2, "search": 1}, "tries": 3, "machine": "m1", "time": "2030-01-01T00:00:00+00:00",
-        "machine_facts": {"cpu": "a processor", "cores": 2, "memory_gib": 8, "system": "Linux x86_64",
-                          "simd": "faiss AVX2", "id": "m1"},
-        "versions": {"python": "3.11.0", "packbench": "0.1.0"}, "schema": 1, "cutoffs": [1, 10, 100],
-    }  # fmt: skip
-    if status == "ok":
-        answers = [right[at % len(right)] for at in range(QUERIES)]
-        recall = sum(answers) / QUERIES / 10
-        weight = budget if weight is None else weight
-        found |= {
-            "spec": spec or f"{name}()",
-            "bytes": {"payload": weight, "shared": 0, "cold": 0.0, "total": weight, "deployed": weight},
-            "kernel": "numba scan", "query_ms": {"p50": 0.25}, "reference_ms": 0.5,
-            "speedup": {"median": 2.0, "low": 1.5, "high": 2.5}, "seconds": {"fit": 0.75, "encode": 0.1},
-            "recall": {"recall@10": recall}, "ties": {"recall@10": [recall, recall, recall]},
-            "per_query": {"recall@10": answers, "nDCG@10": [answer / 12 for answer in answers]}, "n_judged": QUERIES,
-            "relevance": {"nDCG@10": recall / 1.2},
-        }  # fmt: skip
-    return found | more | {"id": f"{request}-{budget}-{more}"}
-
-
-def hand_made():
+def of_a_paper():
     return [
-        row("float32()", None, (10,), weight=64.0),
-        row("opq", 16.0, (8, 9, 9, 7, 9), spec="opq(m=15)", family="codebook", weight=15.9),
+        row("float32()", None, (10,), payload=64.0),
+        row("opq", 16.0, (8, 9, 9, 7, 9), spec="opq(m=15)", family="codebook", payload=15.9),
         row("pca", 16.0, (8, 9, 9, 8, 8), spec="pca(dim=16) | int4(granularity='dim')", family="projection"),
         row("rabitq", 16.0, (6, 7), family="binary"),
-        row("bitplane", 16.0, (2, 3), spec="bitplane(planes=4)", fidelity="ANALOGUE", weight=8.0),
+        row("bitplane", 16.0, (2, 3), spec="bitplane(planes=4)", fidelity="ANALOGUE", payload=8.0),
         row("int8", 16.0, status="no_fit", least=20.0),
         row("learned_code", 16.0, status="needs"),
         row("opq", 8.0, (6, 7, 6), spec="opq(m=8)", family="codebook"),
@@ -76,22 +40,13 @@ def tables_of(text):
 
 @pytest.fixture
 def one():
-    (board,) = boards_of(hand_made())
+    (board,) = boards_of(of_a_paper())
     return board
-
-
-def test_golden(one):
-    """PACKBENCH_GOLDEN=write writes the file anew; read the difference before keeping it."""
-    text = to_latex([one])
-    golden = HERE / "golden" / "board.tex"
-    if os.environ.get("PACKBENCH_GOLDEN") == "write":
-        golden.write_text(text, encoding="utf-8")
-    assert text == golden.read_text(encoding="utf-8")
 
 
 def test_bold_is_the_first_rank_group(one):
     table = one.tables[1]
-    text = tables_of(to_latex([one]))[label_of(one, table)]
+    text = tables_of(to_latex([one]))[label_of(one, "16")]
     lines = [line for line in text.splitlines() if line.endswith(r"\\")][1:]
     first = set(table.ranked[0].group)
     for entry, line in zip(table.ranked, lines, strict=False):
@@ -105,12 +60,13 @@ def test_bold_is_the_first_rank_group(one):
 
 
 def test_tables_say_what_was_measured(one):
-    for label, text in tables_of(to_latex([one])).items():
-        assert label.startswith("tab:made-by-hand-")
-        table = next(of for of in one.tables if label_of(one, of) == label)
+    found = tables_of(to_latex([one]))
+    assert all(label.startswith("tab:made-by-hand-") for label in found)
+    for table in one.tables:
+        text = found[label_of(one, f"{table.budget:g}")]
         for entry in table.absent:
             assert escaped(entry.label) in text.replace(r"\allowbreak{}", "")
-    text = tables_of(to_latex([one]))[label_of(one, one.tables[1])]
+    text = found[label_of(one, "16")]
     assert r"no fit: \texttt{int8} (at least 20.0 bytes)" in text
     assert r"needs: \texttt{learned\_\allowbreak{}code}" in text
     assert " & ANALOGUE & " in text
@@ -127,6 +83,26 @@ def test_long_tables_go_on():
     (label,) = re.findall(r"\\label\{(.*?)\}", first + second)
     assert rf"Table~\ref{{{label}}}, continued" in second
     assert second.count(r"\caption") == 0
+
+
+def test_a_table_over_all_budgets(one):
+    whole, half = row("float32()", None, (10,)), row("sign", 8.0, (5,))
+    rows = [*(of | {"n_queries": 400, "per_query": {name: 10 * every for name, every in of["per_query"].items()}}
+              for of in (whole, row("int8", 16.0, (10,)), half))]  # fmt: skip
+    (board,) = boards_of(rows)
+    text = tables_of(to_latex([board]))[label_of(board, "all")]
+    heads = next(line for line in text.splitlines() if line.startswith("Method"))
+    assert heads == r"Method & B for 95\% & B for 98\% & B for 99\% & area [95\%] & safe budget & lossless budgets \\"
+    assert r"\texttt{int8} & $\leq$16.0 & $\leq$16.0 & $\leq$16.0 & 0.000 [0.000, 0.000] & 16 & 16 \\" in text
+    assert (
+        r"\texttt{sign} & \textgreater{}16 & \textgreater{}16 & \textgreater{}16 & 0.500 [0.500, 0.500] & no &  \\"
+        in text
+    )
+    caption = re.findall(r"\\caption\{(.*)\}\\label", to_latex([board]))[-1]
+    assert "Over all budgets on made/by\\_hand" in caption
+    assert "within 0.01 of float32's" in caption
+    (bare,) = boards_of([half])
+    assert "lossless" not in tables_of(to_latex([bare]))[label_of(bare, "all")]
 
 
 def test_disk_has_its_column(one):
@@ -356,79 +332,3 @@ def test_the_paper_compiles(tmp_path, one):
     assert "undefined" not in log.lower().replace("undefined references, if any", "")
     assert not re.findall(r"Overfull \\hbox \((?:[2-9]\d|\d{3,})", log)
     assert (tmp_path / "paper.pdf").read_bytes().startswith(b"%PDF")
-
-
-def judged():
-    """Twenty items and four queries, three of them judged, under ids of their own."""
-    rng = np.random.default_rng(0)
-    vectors = {part: rng.normal(size=(count, 8)).astype(np.float32)
-               for part, count in (("items", 20), ("fit", 5), ("queries", 4), ("validation", 2))}  # fmt: skip
-    return Dataset(
-        name="tiny", metric="ip", **vectors, item_ids=[f"d{at}" for at in range(20)],
-        query_ids=[f"q{at}" for at in range(4)],
-        qrels={"q0": {"d3": 2, "d7": 1}, "q1": {"d0": 1}, "q3": {"d19": 1, "d2": 3}},
-    )  # fmt: skip
-
-
-def answered(tmp_path, dataset):
-    """Keep answers as a run does; the search for 10 ranks otherwise than the search for 100."""
-    rng = np.random.default_rng(1)
-    deep = np.argsort(rng.random((4, 20)), axis=1)
-    deep = np.concatenate([deep, np.full((4, 80), -1)], axis=1)
-    shallow = np.argsort(rng.random((4, 20)), axis=1)[:, :10]
-    store = Store(tmp_path / "results")
-    store.save_hits("abc", ids_10=shallow, ids_100=deep)
-    found = Relevance(dataset).per_query(_ranked(shallow, deep))
-    for budget in (16.0, 32.0):
-        of = row("pca", budget, spec="pca(dim=4) | int8()", measurement="abc", dataset="tiny/one")
-        store.append(of | {"dataset_sha256": dataset.sha256(), "id": str(budget)})
-    store.append(row("sign", 16.0, status="failed"))
-    return store.folder, {name: float(np.mean(values)) for name, values in found.items()}
-
-
-def test_runs_are_judged_as_the_rows_are(tmp_path):
-    dataset = judged()
-    results, relevance = answered(tmp_path, dataset)
-    (file,) = write_runs(results, tmp_path / "runs", dataset)
-    run = list(ir_measures.read_trec_run(str(file)))
-    qrels = {query: dict(of) for query, of in dataset.qrels.items()}
-    found = ir_measures.calc_aggregate([ir_measures.nDCG @ 10, ir_measures.RR @ 10], qrels, run)
-    assert 0 < relevance["nDCG@10"] < 1
-    assert found[ir_measures.nDCG @ 10] == pytest.approx(relevance["nDCG@10"], abs=1e-12)
-    assert found[ir_measures.RR @ 10] == pytest.approx(relevance["MRR@10"], abs=1e-12)
-    lines = [line.split(" ") for line in file.read_text().splitlines()]
-    assert {len(line) for line in lines} == {6}
-    assert len(lines) == 4 * 20
-    assert lines[0][0] == "q0"
-    assert lines[0][3:] == ["1", "20", "packbench:pca(dim=4)|int8():score-from-rank"]
-    assert file.name == "tiny-one.pca(dim=4)-int8().abc.run"
-
-
-def test_runs_without_the_data_set_have_row_numbers(tmp_path):
-    results, _ = answered(tmp_path, judged())
-    (file,) = write_runs(results, tmp_path / "runs")
-    lines = [line.split(" ") for line in file.read_text().splitlines()]
-    assert {line[0] for line in lines} == {"0", "1", "2", "3"}
-    assert {line[2] for line in lines} == {str(at) for at in range(20)}
-
-
-def test_runs_refuse(tmp_path):
-    dataset = judged()
-    results, _ = answered(tmp_path, dataset)
-    with pytest.raises(packbench.BadInput, match="no results there"):
-        write_runs(tmp_path / "nothing", tmp_path / "runs")
-    other = Dataset(name="other", metric="l2", items=dataset.items, fit=dataset.fit, queries=dataset.queries,
-                    validation=dataset.validation)  # fmt: skip
-    with pytest.raises(packbench.BadInput, match="none on this version of other"):
-        write_runs(results, tmp_path / "runs", other)
-    spaced = judged()
-    spaced.item_ids[0] = "two words"
-    spaced.qrels.pop("q1")
-    of = row("pq", 16.0, measurement="abc") | {"dataset_sha256": spaced.sha256()}
-    Store(results).append(of)
-    with pytest.raises(packbench.BadInput, match="'two words' is empty or has blanks"):
-        write_runs(results, tmp_path / "runs", spaced)
-    (results / "hits" / "abc.npz").unlink()
-    with pytest.raises(packbench.BadInput, match=r"the answers of .* cannot be read"):
-        write_runs(results, tmp_path / "runs")
-    assert not (tmp_path / "runs").exists()

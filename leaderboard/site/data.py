@@ -13,6 +13,7 @@ import numpy as np
 from packbench.items import Array
 from packbench.leaderboard.columns import NONE, Column, columns_of, summary_cells, why
 from packbench.leaderboard.entries import Board, Entry
+from packbench.leaderboard.history import HEADINGS, Series, budget_of, change_cells, told_of
 from packbench.leaderboard.site.about import needs_and_training
 from packbench.leaderboard.site.reproduce import cell_of, run_of
 from packbench.leaderboard.stats import Interval
@@ -24,14 +25,26 @@ FACETS = ("family", "kind", "fidelity", "needs", "training", "kernel")
 _DIGITS = 5
 
 
-def board_script(board: Board, key: str, title: str, pages: Sequence[str], methods: Mapping[str, str]) -> str:
-    """Return the script that hands a board over; pages are those of its budgets, methods those of methods by name."""
+def board_script(
+    board: Board,
+    key: str,
+    title: str,
+    pages: Sequence[str],
+    methods: Mapping[str, str],
+    conformance: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """Return the script that hands a board over.
+
+    pages are those of its budgets, methods those of methods by name, conformance what is known by request.
+    """
     columns = shown_columns(board)
     placed: list[tuple[float | None, Entry]] = [(None, entry) for entry in board.references]
     placed += [(table.budget, entry) for table in board.tables for entry in (*table.ranked, *table.absent)]
     rows, _ = _unique(board)
     # Many rows share their facets, so each combination is written once.
-    facets = {values: at for at, values in enumerate(dict.fromkeys(_facets(entry) for _, entry in placed))}
+    named = (*FACETS, "conformance") if conformance else FACETS
+    of = [(*_facets(entry), badge_of(entry, conformance))[: len(named)] for _, entry in placed]
+    facets = {values: at for at, values in enumerate(dict.fromkeys(of))}
     return _handed("board", {
         "key": key,
         "name": title,
@@ -41,10 +54,13 @@ def board_script(board: Board, key: str, title: str, pages: Sequence[str], metho
         "run": run_of(board),
         "columns": [[column.key, column.heading, column.meaning, int(column.number is not None)] for column in columns],
         "summary": summary_cells(board),
-        "facets": FACETS,
+        "facets": named,
         "values": [*facets],
         "methods": methods,
-        "entries": [_entry(budget, entry, columns, rows, facets) for budget, entry in placed],
+        "entries": [
+            _entry(budget, entry, columns, rows) | {"facets": facets[values]}
+            for (budget, entry), values in zip(placed, of, strict=True)
+        ],
     })  # fmt: skip
 
 
@@ -58,9 +74,48 @@ def outcomes_script(board: Board, key: str) -> str:
     return _handed("outcomes", {"key": key, "packed": base64.b64encode(packed).decode()})
 
 
+def history_script(series: Sequence[Series]) -> str:
+    """Return the script that hands a history over.
+
+    What recurs is written once: texts, the commits of a series, and the value of a series that never changes.
+    """
+    texts = {text: at for at, text in enumerate(dict.fromkeys(text for of in series for text in _named(of)))}
+    commits = {of: at for at, of in enumerate(dict.fromkeys(_commits(of) for of in series))}
+    return _handed("history", {
+        "told": told_of(series) if series else "",
+        "headings": HEADINGS,
+        "changes": change_cells(series),
+        "commits": [*commits],
+        "texts": [*texts],
+        "series": [
+            [*(texts[text] for text in _named(of)), commits[_commits(of)], _values(of),
+             [[index, _number(before), _number(after)] for index, before, after in of.changes]]
+            for of in series
+        ],
+    })  # fmt: skip
+
+
+def _commits(of: Series) -> tuple[tuple[str, str], ...]:
+    return tuple((point.commit, point.time) for point in of.points)
+
+
+def _values(of: Series) -> list[float | None]:
+    values = [_number(point.value) for point in of.points]
+    return values[:1] if len(set(values)) == 1 else values
+
+
+def _named(of: Series) -> tuple[str, ...]:
+    return of.dataset, budget_of(of), of.label, of.metric, of.conditions
+
+
 def shown_columns(board: Board) -> list[Column]:
     """Return the columns of a board but those that the site shows in full, or that only rows without figures need."""
     return [column for column in columns_of(board) if column.key not in (*FACETS, "status")]
+
+
+def badge_of(entry: Entry, conformance: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return whether a method answers alike however it is built; – where nobody has looked."""
+    return str(conformance[entry.request]["badge"]) if entry.request in conformance else NONE
 
 
 def _facets(entry: Entry) -> tuple[str, ...]:
@@ -72,10 +127,9 @@ def _entry(
     entry: Entry,
     columns: list[Column],
     rows: Mapping[tuple[str, float | None], int],
-    facets: Mapping[tuple[str, ...], int],
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "b": budget, "name": entry.name, "label": entry.label, "method": entry.method, "facets": facets[_facets(entry)],
+        "b": budget, "name": entry.name, "label": entry.label, "method": entry.method,
         "run": cell_of(entry, budget),
     }  # fmt: skip
     if entry.status != "ok":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -14,11 +14,16 @@ from packbench.leaderboard.across import across
 from packbench.leaderboard.columns import across_cells, across_facts, across_title, title_of
 from packbench.leaderboard.entries import Board, Entry, Table
 from packbench.leaderboard.site.about import about
-from packbench.leaderboard.site.data import board_script, outcomes_script
+from packbench.leaderboard.site.card import card_of
+from packbench.leaderboard.site.data import board_script, history_script, outcomes_script
 from packbench.leaderboard.site.slugs import slugs
 from packbench.reference import FAMILIES, WORDS
 
-_LOADER = jinja2.PackageLoader("packbench.leaderboard.site", "templates")
+HISTORY = "history-points.js"  # what history.html draws; beside the pages, where no data set's file can be
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("packbench.leaderboard.site", "templates"), autoescape=True, trim_blocks=True,
+    lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+)  # fmt: skip
 _ASSETS = resources.files("packbench.leaderboard.site") / "assets"
 
 
@@ -52,14 +57,11 @@ class Shown:
         return Counter(entry.status for entry in (*failed, *(e for table in self.board.tables for e in table.absent)))
 
 
-def site_files(boards: Sequence[Board]) -> dict[str, str]:
-    """Return the text of every file by its path in the site.
+def site_files(boards: Sequence[Board], conformance: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the text of every file by its path in the site; conformance is what is known of it by request.
 
     Whatever comes from a plug-in or a file is escaped, and pages may run the site's own scripts only.
     """
-    environment = jinja2.Environment(
-        loader=_LOADER, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
     shown = _shown(boards)
     entries = [(one, entry) for one in shown for entry in _entries(one.board)]
     methods = slugs(dict.fromkeys(entry.method for _, entry in entries))
@@ -68,26 +70,41 @@ def site_files(boards: Sequence[Board]) -> dict[str, str]:
 
     def page(template: str, path: str, **more: Any) -> tuple[str, str]:
         context = common | {"root": "../" * path.count("/"), "path": path} | more
-        return path, environment.get_template(f"{template}.html.jinja").render(context) + "\n"
+        return path, _ENVIRONMENT.get_template(f"{template}.html.jinja").render(context) + "\n"
 
-    files = {f"assets/{file.name}": file.read_text("utf-8") for file in _ASSETS.iterdir()}
+    files = _assets()
     for one in shown:
         files[f"data/{one.key}.js"] = board_script(
-            one.board, one.key, one.title, [*map(one.page, one.board.tables)], methods
+            one.board, one.key, one.title, [*map(one.page, one.board.tables)], methods, conformance
         )
         files[f"data/{one.key}-queries.js"] = outcomes_script(one.board, one.key)
-        files |= dict([page("dataset", f"boards/{one.key}.html", one=one, table=None, key=one.key)])
+        files |= dict([page("dataset", f"boards/{one.key}.html", one=one, table=None, key=one.key,
+                            card=card_of(one.board))])  # fmt: skip
         files |= dict(page("board", one.page(table), one=one, table=table, key=one.key) for table in one.board.tables)
     for name, slug in methods.items():
         of = [(one, entry) for one, entry in entries if entry.method == name]
         held = list(dict.fromkeys(one.key for one, _ in of))
         some = of[0][1]
-        files |= dict([page("method", f"methods/{slug}.html", name=name, some=some, about=about(name), keys=held)])
+        checked = [conformance[request] for request in dict.fromkeys(entry.request for _, entry in of)
+                   if request in conformance]  # fmt: skip
+        files |= dict([page("method", f"methods/{slug}.html", name=name, some=some, about=about(name), keys=held,
+                            checked=checked)])  # fmt: skip
     statuses = sorted({status for one in shown for status in one.absent})
     together = {"across_cells": across_cells, "across_facts": across_facts, "across_title": across_title}
     files |= dict([page("across", "across.html", found=across(boards), **together)])
-    files |= dict(page(name, f"{name}.html") for name in ("compare", "failures"))
+    files |= dict(page(name, f"{name}.html") for name in ("compare", "failures", "history"))
+    files[HISTORY] = history_script(())
     return files | dict([page("index", "index.html", statuses=statuses)])
+
+
+def history_files() -> dict[str, str]:
+    """Return the files of a site that shows a history and no boards, by path, but for the history itself."""
+    context: dict[str, Any] = {"shown": [], "root": "", "path": "history.html", "key": None}
+    return _assets() | {"history.html": _ENVIRONMENT.get_template("history.html.jinja").render(context) + "\n"}
+
+
+def _assets() -> dict[str, str]:
+    return {f"assets/{file.name}": file.read_text("utf-8") for file in _ASSETS.iterdir()}
 
 
 def _shown(boards: Sequence[Board]) -> list[Shown]:

@@ -3,8 +3,10 @@
 const packbench = {
   boards: [],
   packed: new Map(),
+  past: null,
   board(found) { this.boards.push(found); },
   outcomes(found) { this.packed.set(found.key, found.packed); },
+  history(found) { this.past = found; },
 };
 const root = document.body.dataset.root;
 const SVG = "http://www.w3.org/2000/svg";
