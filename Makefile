@@ -5,7 +5,7 @@ RESULTS ?= results
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: leaderboard test check benchmarks clean
+.PHONY: leaderboard test check gate baseline clean
 
 # The main job: the standard methods under six budgets on the embedded data set; run again, it resumes.
 leaderboard: $(VENV)/.core
@@ -16,6 +16,18 @@ leaderboard: $(VENV)/.core
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n logical --dist worksteal
+
+# The gate, on ourselves: what a small suite keeps and weighs here, against what the committed baseline kept and weighed.
+# Status 3 is "inconclusive", which is told and breaks nothing.
+SUITE = float16 int8 int4 sign turboquant_mse rabitq pq opq rq transform_coding
+gate: $(VENV)/.core
+	rm -rf build/gate
+	$(BIN)/packbench run --quiet --budget 64 --tries 1 $(addprefix --method ,$(SUITE)) --results build/gate
+	$(BIN)/packbench compare leaderboard/baseline.jsonl.gz build/gate --any-machine || [ $$? -eq 3 ]
+
+# After a change that is meant to change figures: measure the suite (`make gate`), look, and keep it.
+baseline:
+	gzip -9nc build/gate/results.jsonl > leaderboard/baseline.jsonl.gz
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

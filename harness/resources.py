@@ -126,8 +126,11 @@ def _simd() -> str:
 
 @functools.cache
 def commit() -> str | None:
-    """Return the git revision of the working directory, by which histories are told; None where there is none."""
-    asked = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
+    """Return the git revision of the working directory, by which histories are told, -dirty where files changed since.
+
+    None where there is none.
+    """
+    asked = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -190,7 +190,7 @@ class MethodChecks:
         for name, array in sample.extras.items():
             worker.stage(folder, f"extra-{name}", array)
         (folder / "artefact").mkdir()
-        workers = Workers(folder, seconds=self.seconds, memory_bytes=8 << 30, plugins=_plugins(method))
+        workers = Workers(folder, seconds=self.seconds, memory_bytes=8 << 30, plugins=plugin_files(method))
         job = {"spec": str(method), "seed": 0, "threads": 1, "metric": sample.metric, "stage": str(folder)}
         _succeeded(workers.run("build", job | {"artefact": str(folder / "artefact")}), "build")
         return workers
@@ -402,7 +402,7 @@ class MethodChecks:
     def test_a_budget_is_answered_in_time(self, method_class: type[Method]) -> None:
         """for_budget ends, and its configurations can be read in another process."""
         with tempfile.TemporaryDirectory(prefix="packbench-check-") as folder:
-            plugins = _plugins(method_class)
+            plugins = plugin_files(method_class)
             workers = Workers(Path(folder), seconds=min(20.0, self.seconds), memory_bytes=8 << 30, plugins=plugins)
             for at in (LADDER[0], LADDER[-1]):
                 budget = {"bytes_per_item": at, "n": DEPLOYED, "d": self.budget_dims[0], "cold_bytes_per_item": 0.0}
@@ -517,7 +517,7 @@ def _succeeded(answer: Mapping[str, Any], phase: str) -> None:
     raise (Broken if answer["status"] == "disqualified" or "traceback" in answer else Died)(told)
 
 
-def _plugins(method: Method | type[Method]) -> tuple[str, ...]:
+def plugin_files(method: Method | type[Method]) -> tuple[str, ...]:
     """Return the files that another process loads to know a method and its parts; none for installed ones."""
     entries = metadata.entry_points(group=registry.GROUP)
     installed = {entry.value.partition(":")[0].partition(".")[0] for entry in entries}

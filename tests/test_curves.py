@@ -189,6 +189,7 @@ def test_data_sets_that_differ_widen_the_interval():
         ("datasets_coverage", (150, 5), 0.88, 1.0),
         ("false_wins", (150, 5), 0.0, 0.1),
         ("bytes_coverage", (150, 100), 0.88, 1.0),
+        ("advised_coverage", (100, 100), 0.88, 1.0),
     ],
 )
 def test_simulated_rates(simulated, measure, given, low, high):
@@ -199,6 +200,7 @@ def test_simulated_rates(simulated, measure, given, low, high):
 def test_simulated_claims_are_seldom_false(simulated, losses):
     assert simulated["false_lossless"](100, 500, simulated[losses]) <= 0.1
     assert simulated["false_safe"](60, 500, simulated[losses]) <= 0.1
+    assert simulated["false_advice"](40, 250, simulated[losses]) <= 0.1
 
 
 def test_simulated_claims_can_be_made(simulated):

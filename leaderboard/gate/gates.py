@@ -38,6 +38,7 @@ class Gate:
 DEFAULTS = (
     *(Gate(metric, 0.0) for metric in BYTES[:3]),
     Gate("recall@10", 0.005),
+    Gate("recall@100", 0.005),  # ten times the outcomes per query: it tells a loss that recall@10 leaves in the noise
     Gate("nDCG@10", 0.01),
     Gate("query_ms.p50", 0.2, relative=True),
 )

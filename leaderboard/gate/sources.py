@@ -37,8 +37,9 @@ def _of_revision(source: str) -> list[Row]:
     kind = _git("cat-file", "-t", f"{revision}:./{path}", what=source).decode().strip()
     if kind == "blob":
         return list(rows_in(_git("show", f"{revision}:./{path}", what=source), source))
-    listed = _git("ls-tree", "--name-only", f"{revision}:./{path}", what=source).decode().splitlines()
-    files = [f"{path.rstrip('/')}/{name}" for name in sorted(listed) if name.endswith(SUFFIXES)]
+    listed = _git("ls-tree", "--full-tree", "-z", "--name-only", f"{revision}:./{path}", what=source)
+    names = sorted(listed.decode().split("\0"))
+    files = [f"{path or '.'}/{name}" for name in names if name.endswith(SUFFIXES)]
     return [
         row
         for file in files
