@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from packbench.commands import MetricOption, Plugins, add_to, out
+from packbench.conform_command import conform
 from packbench.errors import BadInput, PackbenchError
 from packbench.leaderboard.command import board
 from packbench.leaderboard.gate.command import compare
@@ -295,6 +296,6 @@ def _profiled(file: Path) -> None:
     _say(f"{file} shows each cell; open it in ui.perfetto.dev or chrome://tracing")
 
 
-for command in (board, compare, noise, history, ladder):
+for command in (board, compare, noise, history, conform, ladder):
     app.command()(command)
 add_to(app)

@@ -68,7 +68,8 @@ class Guard:
             self._refuse(_FORBIDDEN[event])
         elif event == "open" and isinstance(args[0], str | bytes):
             path, mode, flags = _real(args[0]), args[1] or "", args[2] or 0
-            if path.startswith(self._scratch) or path in ("/dev/null", "/dev/tty"):
+            # A temporary file without a name is made by opening its folder.
+            if f"{path}{os.sep}".startswith(self._scratch) or path in ("/dev/null", "/dev/tty"):
                 return
             if set(mode) & set("wax+") or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 if not self._may_write(path):

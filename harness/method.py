@@ -74,6 +74,7 @@ class Method(ABC):
     kind: ClassVar[str] = "quantiser"  # control, quantiser, codec, transform, scorer
     paper: ClassVar[str] = ""
     formula: ClassVar[str] = ""  # bytes per item and shared, as a person writes them
+    tolerance: ClassVar[float] = 0.0  # share of code bytes that threads and SIMD may turn: sums round differently
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:
@@ -166,6 +167,7 @@ class Transform(Method):
 
     __slots__ = ()
     kind: ClassVar[str] = "transform"
+    tolerance: ClassVar[float] = 1e-4  # what is mapped lies now and then on the edge between two codes
 
     @abstractmethod
     def apply(self, items: Items, shared: Arrays) -> Items:

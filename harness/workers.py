@@ -64,7 +64,7 @@ class Workers:
         receiving, sending = self._context.Pipe(duplex=False)
         process = self._context.Process(target=worker.main, args=(sending, str(output), job), daemon=True)
         begin = time.perf_counter()
-        with _without_main(), _server_environment():
+        with _without_main(), server_environment():
             process.start()
         self.start_seconds = time.perf_counter() - begin
         sending.close()
@@ -133,7 +133,7 @@ def _without_main() -> Iterator[None]:
 
 
 @contextmanager
-def _server_environment() -> Iterator[None]:
+def server_environment() -> Iterator[None]:
     """Let the fork server start without thread pools, which do not survive a fork, and with threads that wait quietly.
 
     OpenMP threads spin at barriers by default: beside one other busy process, two of them took thirty times longer

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,13 @@ def test_the_readme_names_every_command():
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     for name in COMMANDS:
         assert f"packbench {name}" in readme, name
+
+
+def test_the_plugin_of_the_readme_passes_the_contract(tmp_path):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (tmp_path / "third.py").write_text(re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1])
+    done = in_process("check", str(tmp_path / "third.py"))
+    assert done.returncode == 0 and "FAILED" not in done.stdout, done.stdout
 
 
 def test_list_names_everything():

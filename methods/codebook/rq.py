@@ -48,6 +48,7 @@ class RQ(Codec):
 
     name: ClassVar[str] = "rq"
     fidelity: ClassVar[str] = "EXACT"
+    tolerance: ClassVar[float] = 5e-4  # two paths of the beam are at times as good as each other
     kind: ClassVar[str] = "quantiser"
     paper: ClassVar[str] = "Chen, Guan, Wang, Approximate Nearest Neighbor Search by Residual Vector Quantization, 2010"
     formula: ClassVar[str] = (
