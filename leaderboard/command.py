@@ -40,6 +40,8 @@ def board(
     from packbench import conformance
     from packbench.datasets import load
     from packbench.leaderboard import board as boards
+    from packbench.leaderboard.ladder import ladders_of
+    from packbench.store import Store
 
     if as_json + as_csv + as_markdown > 1:
         raise BadInput("board: choose one of --json, --csv and --markdown")
@@ -51,7 +53,8 @@ def board(
     loaded = boards.load(results, margin)
     written: list[Path] = []
     if html is not None:
-        boards.write_html(loaded, html, conformance.read(results))
+        ladders = ladders_of(Store(results).by_id().values())
+        boards.write_html(loaded, html, conformance.read(results), ladders)
         written.append(html / "index.html")
     if latex is not None:
         written += boards.write_paper(loaded, latex)

@@ -70,7 +70,7 @@ def _ladder(dataset: str, rows: Sequence[Row]) -> Ladder:
     cells: dict[Key, dict[int, dict[int, Row]]] = {}
     for row in sorted(rows, key=lambda row: str(row["time"])):
         cells.setdefault((plain(row["request"]), row["budget"]), {}).setdefault(row["n"], {})[row["seed"]] = row
-    found = {key: _recalls(cell) for key, cell in cells.items()}
+    found = {key: recalls for key, cell in cells.items() if (recalls := _recalls(cell))}
     climbs = [_climb(key, sizes, recalls) for key, recalls in found.items()]
     climbs.sort(key=lambda one: (one.budget, -(one.recall[-1].value if one.recall[-1] else -1.0), one.request))
     return Ladder(

@@ -8,6 +8,8 @@ import pytest
 from packbench.dataset import Dataset, from_vectors
 from packbench.errors import BadInput
 from packbench.ladder import rungs
+from packbench.leaderboard.board import load, write_html
+from packbench.leaderboard.gather import boards_of
 from packbench.leaderboard.ladder import ladders_of
 from packbench.runner import run
 from packbench.store import Store
@@ -108,3 +110,25 @@ def test_a_size_without_a_figure_is_a_gap_that_shows(measured):
 
 def test_one_size_is_no_ladder(measured):
     assert ladders_of([row for row in measured if row["n"] == 100]) == []
+
+
+def test_the_site_shows_ladders_where_there_are_any(measured, tmp_path):
+    boards = boards_of([row for row in measured if not row["ladder_of"]])
+    write_html(boards, tmp_path / "with", ladders=ladders_of(measured))
+    page = (tmp_path / "with" / "sizes.html").read_text()
+    assert "cloud at 2 sizes" in page and "<code>sign()</code>" in page and "n = 800" in page
+    assert 'href="sizes.html"' in (tmp_path / "with" / "index.html").read_text()
+    write_html(boards, tmp_path / "without")
+    assert not (tmp_path / "without" / "sizes.html").exists()
+    assert "sizes.html" not in (tmp_path / "without" / "index.html").read_text()
+
+
+def test_rungs_are_no_data_sets_of_a_board(measured, tmp_path):
+    for row in measured:
+        Store(tmp_path).append(row)
+    assert [board.dataset for board in load(tmp_path)] == ["cloud"]
+    for row in measured:
+        if row["ladder_of"]:
+            Store(tmp_path / "rungs").append(row)
+    with pytest.raises(BadInput, match="packbench ladder --results"):
+        load(tmp_path / "rungs")

@@ -13,6 +13,7 @@ import jinja2
 from packbench.leaderboard.across import across
 from packbench.leaderboard.columns import across_cells, across_facts, across_title, title_of
 from packbench.leaderboard.entries import Board, Entry, Table
+from packbench.leaderboard.ladder import Ladder, crossing_told, ladder_cells, ladder_facts
 from packbench.leaderboard.site.about import about
 from packbench.leaderboard.site.card import card_of
 from packbench.leaderboard.site.data import board_script, history_script, outcomes_script
@@ -57,7 +58,9 @@ class Shown:
         return Counter(entry.status for entry in (*failed, *(e for table in self.board.tables for e in table.absent)))
 
 
-def site_files(boards: Sequence[Board], conformance: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def site_files(
+    boards: Sequence[Board], conformance: Mapping[str, Mapping[str, Any]], ladders: Sequence[Ladder] = ()
+) -> dict[str, str]:
     """Return the text of every file by its path in the site; conformance is what is known of it by request.
 
     Whatever comes from a plug-in or a file is escaped, and pages may run the site's own scripts only.
@@ -65,7 +68,7 @@ def site_files(boards: Sequence[Board], conformance: Mapping[str, Mapping[str, A
     shown = _shown(boards)
     entries = [(one, entry) for one in shown for entry in _entries(one.board)]
     methods = slugs(dict.fromkeys(entry.method for _, entry in entries))
-    common: dict[str, Any] = {"shown": shown, "methods": methods, "key": None}
+    common: dict[str, Any] = {"shown": shown, "methods": methods, "key": None, "ladders": ladders}
     common |= {"title_of": title_of, "words": WORDS, "families": FAMILIES}
 
     def page(template: str, path: str, **more: Any) -> tuple[str, str]:
@@ -93,13 +96,16 @@ def site_files(boards: Sequence[Board], conformance: Mapping[str, Mapping[str, A
     together = {"across_cells": across_cells, "across_facts": across_facts, "across_title": across_title}
     files |= dict([page("across", "across.html", found=across(boards), **together)])
     files |= dict(page(name, f"{name}.html") for name in ("compare", "failures", "history"))
+    if ladders:
+        told = {"ladder_cells": ladder_cells, "ladder_facts": ladder_facts, "crossing_told": crossing_told}
+        files |= dict([page("sizes", "sizes.html", **told)])
     files[HISTORY] = history_script(())
     return files | dict([page("index", "index.html", statuses=statuses)])
 
 
 def history_files() -> dict[str, str]:
     """Return the files of a site that shows a history and no boards, by path, but for the history itself."""
-    context: dict[str, Any] = {"shown": [], "root": "", "path": "history.html", "key": None}
+    context: dict[str, Any] = {"shown": [], "ladders": (), "root": "", "path": "history.html", "key": None}
     return _assets() | {"history.html": _ENVIRONMENT.get_template("history.html.jinja").render(context) + "\n"}
 
 

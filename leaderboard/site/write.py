@@ -14,6 +14,7 @@ from typing import Any
 from packbench.errors import BadInput
 from packbench.leaderboard.entries import Board
 from packbench.leaderboard.history import Series
+from packbench.leaderboard.ladder import Ladder
 from packbench.leaderboard.site.data import history_script
 from packbench.leaderboard.site.pages import HISTORY, history_files, site_files
 
@@ -24,17 +25,19 @@ def write_html(
     boards: Sequence[Board],
     folder: str | Path,
     conformance: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ladders: Sequence[Ladder] = (),
 ) -> None:
     """Write the site, index.html first to open; a folder that holds an earlier one is brought up to date.
 
-    conformance is what `packbench.conformance.read` returns, by request. A history that is there stays.
+    conformance is what `packbench.conformance.read` returns, by request; ladders are of `ladder.ladders_of`. A history
+    that is there stays.
 
     Raises:
         BadInput: the folder is a file, holds something else, or cannot be written.
     """
     target = Path(folder)
     had = _files_of(target)
-    files = site_files(boards, conformance)
+    files = site_files(boards, conformance, ladders)
     if HISTORY in had and (target / HISTORY).is_file():
         del files[HISTORY]
     _put(files, target, had, had.difference(files, {HISTORY}))
