@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -131,7 +130,7 @@ def quality(runs: int, work: Path) -> Iterator[tuple[str, str, str]]:
 def repeated(runs: int, work: Path) -> list[Path]:
     """Run a small suite of fast methods on synthetic vectors again and again, each time into a directory of its own."""
     vectors = np.random.default_rng(0).standard_normal((2_300, 64)).astype(np.float32)
-    data = from_vectors("synthetic", vectors[:2_000], vectors[2_000:], metric="ip")
+    data = from_vectors(vectors[:2_000], vectors[2_000:], name="synthetic")
     folders = [work / f"run {turn}" for turn in range(runs)]
     for folder in folders:
         packbench.run(data, FAST, folder, budgets=(128.0,), references=False)
@@ -159,8 +158,9 @@ def latency(folders: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
 def fill(marker: str, lines: Sequence[str]) -> None:
     """Put lines between a marker of docs/gate.md and the end that follows it."""
     text, found = DOCS.read_text(encoding="utf-8"), "\n".join(lines)
-    marked = re.sub(rf"(?<=<!-- {marker} -->\n).*?(?=<!-- end -->)", lambda _: f"{found}\n", text, flags=re.DOTALL)
-    DOCS.write_text(marked, encoding="utf-8")
+    before, opening, rest = text.partition(f"<!-- {marker} -->\n")
+    _, closing, after = rest.partition("<!-- end -->")
+    DOCS.write_text(f"{before}{opening}{found}\n{closing}{after}", encoding="utf-8")
 
 
 def main() -> None:
