@@ -12,9 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from packbench.errors import Disqualified
-from packbench.items import Array
+from packbench.items import Array, blocks, let_go
 from packbench.method import BUILD, COLD, Arrays
 
+HASHED_BYTES = 16 << 20  # at a time, for arrays may lie in files larger than memory
 Tier = Literal["payload", "shared", "cold"]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*(/[A-Za-z0-9_][A-Za-z0-9_.\-]*)*")
 
@@ -115,7 +116,10 @@ def fingerprint(codes: Arrays, shared: Arrays) -> str:
     for role, arrays in (("codes", codes), ("shared", shared)):
         for name, array in sorted(for_search(arrays).items()):
             found.update(f"{role} {name} {array.dtype.str} {array.shape}\n".encode())
-            found.update(np.ascontiguousarray(array).data)
+            rows = np.atleast_1d(array)
+            for part in blocks(len(rows), max(1, HASHED_BYTES * len(rows) // max(rows.nbytes, 1))):
+                found.update(np.ascontiguousarray(rows[part]).data)
+                let_go(array)
     return found.hexdigest()[:16]
 
 
@@ -126,7 +130,10 @@ def save(folder: Path, codes: Arrays, shared: Arrays, **manifest: Any) -> int:
     for role, arrays in (("codes", codes), ("shared", shared)):
         for position, (name, array) in enumerate(for_search(arrays).items()):
             file = folder / f"{role}-{position}.npy"
-            np.save(file, array, allow_pickle=False)
+            if isinstance(array, np.memmap) and Path(str(array.filename)).parent == folder:
+                Path(str(array.filename)).rename(file)  # made block by block, in the file that it is to lie in
+            else:
+                np.save(file, array, allow_pickle=False)
             with file.open("rb") as stream:
                 np.lib.format.read_magic(stream)
                 np.lib.format.read_array_header_1_0(stream)

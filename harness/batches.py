@@ -8,6 +8,7 @@ from packbench.artefact import for_search
 from packbench.items import Array, Items
 from packbench.method import Arrays, Method, Metric
 
+Shape = tuple[int, ...]
 ASKED, KEPT = 4, 3  # queries and answers of each by which codes without rows are compared
 
 
@@ -29,13 +30,18 @@ def differs(whole: Arrays, part: Arrays, rows: slice, n: int) -> str | None:
 
 def _rows_along(whole: Array, part: Array, rows: slice, n: int) -> Array | None:
     """Return the rows of the whole that part holds, along the one axis in which the two can differ."""
-    if whole.ndim != part.ndim:
+    axis = row_axis(whole.shape, part.shape, n, rows.stop - rows.start)
+    return None if axis is None else np.asarray(whole[(slice(None),) * axis + (rows,)])
+
+
+def row_axis(whole: Shape, part: Shape, n: int, count: int) -> int | None:
+    """Return the axis along which the codes of n items and of count of them follow the items; None if there is none."""
+    if len(whole) != len(part):
         return None
-    count = rows.stop - rows.start
-    for axis in range(part.ndim):
-        others = whole.shape[:axis] + whole.shape[axis + 1 :] == part.shape[:axis] + part.shape[axis + 1 :]
-        if others and whole.shape[axis] == n and part.shape[axis] == count:
-            return np.asarray(whole[(slice(None),) * axis + (rows,)])
+    for axis in range(len(part)):
+        others = whole[:axis] + whole[axis + 1 :] == part[:axis] + part[axis + 1 :]
+        if others and whole[axis] == n and part[axis] == count:
+            return axis
     return None
 
 

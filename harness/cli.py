@@ -32,7 +32,6 @@ app = typer.Typer(
     help="Measure which way of compressing embeddings keeps the most retrieval quality in N bytes per vector.",
 )
 
-Results = Annotated[Path, typer.Option("--results", help="Directory of .jsonl results; made when missing.")]
 Encoder = Annotated[str | None, typer.Option(help="Encoder for text: a sentence-transformers name or folder.")]
 
 
@@ -216,8 +215,8 @@ def run(
         list[str] | None,
         typer.Option("--dataset", help="A name, beir:DIR, or a file of vectors; repeat for several. Default: pydocs."),
     ] = None,
-    items: Annotated[Path | None, typer.Option(help="Your vectors: npy, npz, fvecs, fbin, hdf5, parquet...")] = None,
-    queries: Annotated[Path | None, typer.Option(help="Your query vectors (default: some items are held out).")] = None,
+    items: Annotated[str | None, typer.Option(help="Your vectors: npy, fvecs, hdf5, parquet...; or a URL.")] = None,
+    queries: Annotated[str | None, typer.Option(help="Your query vectors (default: some items are held out).")] = None,
     metric: MetricOption = None,
     encoder: Encoder = None,
     budget: Annotated[
@@ -227,7 +226,12 @@ def run(
         list[str] | None,
         typer.Option("--method", help="A name to be solved for each budget, or a spec, or all; repeat. Default: 18."),
     ] = None,
-    results: Results = Path("results"),
+    results: Annotated[
+        str, typer.Option("--results", help="Directory of .jsonl results, made when missing; or a URL.")
+    ] = "results",
+    cluster: Annotated[str | None, typer.Option(help="Dask scheduler to run on, as tcp://scheduler:8786.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Run on so many worker processes of this machine.")] = None,
+    shards: Annotated[int, typer.Option(help="Encode and search the items in so many parts, and merge.")] = 1,
     plugin: Plugins = None,
     disk: Annotated[float, typer.Option(help="Bytes per item allowed on disk for rescoring.")] = 0.0,
     rows: Annotated[str, typer.Option(help="Deployment size over which shared arrays are spread.")] = "1M",
@@ -255,8 +259,11 @@ def run(
         raise BadInput("run: give either --dataset or --items, not both")
     if queries is not None and items is None:
         raise BadInput("run: --queries goes with --items FILE")
+    if cluster is not None and workers is not None:
+        raise BadInput("run: give either --cluster or --workers, not both")
     options: dict[str, Any] = {
         "budgets": tuple(budget) if budget else runner.BUDGETS,
+        "shards": shards,
         "disk_budget": disk,
         "deployment_n": parse_count(rows, "--rows"),
         "seeds": tuple(seed or (0,)),
@@ -270,14 +277,14 @@ def run(
     if memory_limit is not None:
         options["memory_bytes"] = parse_bytes(memory_limit, "--memory-limit")
     requests = runner.checked_requests(method, runner.Plan(**options))
-    sources = [str(items)] if items is not None else list(dataset or ["pydocs"])
+    sources = [items] if items is not None else list(dataset or ["pydocs"])
     loaded = [load(source, queries=queries, metric=metric, encoder=encoder) for source in sources]
     with Bar(quiet=quiet) as bar:
         for one in loaded:
-            runner.run(one, requests, results, listener=bar, **options)
+            runner.run(one, requests, results, listener=bar, cluster=cluster or workers, **options)
     if profile:
         for one in loaded:
-            _profiled(profile_file(results, one.name))
+            _profiled(profile_file(Path(results), one.name))
     if not quiet:
         _say(f"results are in {results}; `packbench board --results {results}` shows them")
 

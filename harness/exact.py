@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 
 from packbench.errors import BadInput
-from packbench.items import Array, Items, Ragged, as_vectors, blocks
+from packbench.items import Array, Items, Ragged, as_vectors, blocks, width
 from packbench.method import Arrays, Hits, Metric, Searcher, rows_of
 from packbench.topk import TopK
 
@@ -80,10 +80,19 @@ def vectors_as_scored(vectors: Array, metric: Metric) -> Array:
 
 def search_exact(queries: Items, items: Items, metric: Metric, k: int) -> Hits:
     """Return the k best items of each query by float32 scores, in blocks of bounded memory."""
-    score, kept = score_of(metric), TopK(len(queries), k)
-    for part in blocks(len(items), max(1024, BLOCK_BYTES // (4 * max(len(queries), 1)))):
-        kept.add(score(queries, items[part]), part.start)
+    score, kept, asked = score_of(metric), TopK(len(queries), k), as_float32(queries)
+    rows = min(BLOCK_BYTES // (4 * max(len(queries), 1)), 4 * BLOCK_BYTES // (4 * width(items)))
+    for part in blocks(len(items), max(1024, rows)):
+        kept.add(score(asked, as_float32(items[part])), part.start)
     return kept.hits()
+
+
+def as_float32(items: Items) -> Items:
+    """Return float vectors as methods are given them; other values as they are."""
+    if isinstance(items, Ragged):
+        wide = items.values.dtype.kind == "f" and items.values.dtype != np.float32
+        return Ragged(items.values.astype(np.float32), items.offsets) if wide else items
+    return np.asarray(items, np.float32)
 
 
 def scores_of_pairs(queries: Items, items: Items, ids: Array, metric: Metric) -> Array:
@@ -174,7 +183,7 @@ class ScoreSearcher:
 
 
 def reference(
-    n: int, d: int, metric: Metric, values: int | None = None, seed: int = 0, limit_bytes: int = 2 << 30
+    n: int, d: int, metric: Metric, values: int | None = None, seed: int = 0, limit_bytes: int = 1 << 30
 ) -> tuple[Searcher, float]:
     """Return an exact search over random float32 items, and how much its times are to be scaled up.
 
@@ -187,5 +196,6 @@ def reference(
     rows = max(1, min(n, limit_bytes // (4 * d * per_item)))
     vectors = rng.standard_normal((rows * per_item, d), dtype=np.float32)
     if values is None:
-        return ExactSearcher(vectors, metric), n / rows
+        # Cosine scans as ip does once items have unit length; to make it so would take the memory of another copy.
+        return ExactSearcher(vectors, "ip" if metric == "cosine" else metric), n / rows
     return ScoreSearcher(Ragged(vectors, np.arange(rows + 1, dtype=np.int64) * per_item), metric), n / rows

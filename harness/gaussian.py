@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from packbench.items import Array, blocks
+from packbench.exact import vectors_as_scored
+from packbench.items import Array, blocks, let_go
+from packbench.method import Metric
 
 NAME = "gaussian reference"
 STATUS = "reference"
@@ -29,20 +31,26 @@ def water_level(variances: Array, bits: float) -> float:
     return float(levels[np.nonzero(falling > levels)[0][-1]])
 
 
-def gaussian_code(fit: Array, items: Array, bits: float, seed: int = 0) -> Array:
+def gaussian_code(
+    fit: Array, items: Array, bits: float, seed: int = 0, metric: Metric = "ip", coded: Array | None = None
+) -> Array:
     """Return items (n, d) float32 as a code of `bits` bits per item, optimal for the Gaussian of fit, would give them.
+
+    fit and items are coded as the metric sees them; the result goes into `coded` where that is given.
 
     Along each principal axis of variance v above the water level t, the value shrinks by 1 - t/v and gains noise of
     variance t (1 - t/v); below it nothing is left but the mean. The squared error is then t on each axis above.
     """
+    fit = vectors_as_scored(fit, metric)
     mean = fit.mean(axis=0, dtype=np.float64)
     variances, axes = np.linalg.eigh(np.cov(fit.T.astype(np.float64), bias=True))
     variances = np.maximum(variances, 0)
     level = water_level(variances, bits)
     share = np.where(variances > level, 1 - level / np.where(variances > 0, variances, 1), 0.0)
-    rng, coded = np.random.default_rng(seed), np.empty(items.shape, np.float32)
+    rng, coded = np.random.default_rng(seed), np.empty(items.shape, np.float32) if coded is None else coded
     for part in blocks(len(items), ROWS):
-        along = (items[part] - mean) @ axes
+        along = (vectors_as_scored(items[part], metric) - mean) @ axes
         along = share * along + np.sqrt(level * share) * rng.standard_normal(along.shape)
         coded[part] = along @ axes.T + mean
+        let_go(coded)
     return coded

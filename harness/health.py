@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from packbench.items import Array, Items, Ragged, blocks
+from packbench.items import Array, Items, Ragged, blocks, rows_apart
 from packbench.method import COLD, Arrays, Chain, Codec, Method
 
 ROWS = 1024  # rows looked at, evenly spaced
@@ -34,7 +34,7 @@ def health_of(method: Method, codes: Arrays, shared: Arrays, items: Items) -> di
     """
     n = len(items)
     rows = np.unique(np.linspace(0, n - 1, min(n, ROWS)).astype(np.int64)) if n else np.arange(0)
-    follow = {name: np.asarray(array[rows]) for name, array in codes.items() if array.ndim and len(array) == n}
+    follow = {name: rows_apart(array, rows) for name, array in codes.items() if array.ndim and len(array) == n}
     # Numbers stored as they are have bytes that say little, and promise nothing else.
     coded = [array for name, array in follow.items()
              if not name.startswith(COLD) and array.dtype.kind in "iu" and array.size]  # fmt: skip

@@ -1,16 +1,20 @@
-"""Hold items of any track: a dense array, or a ragged one made of values and offsets."""
+"""Hold items of any track: a dense array, the rows of a large file, or a ragged array made of values and offsets."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, overload
+from pathlib import Path
+from typing import Any, cast, overload
 
 import numpy as np
 
 from packbench.errors import BadInput
 
 Array = np.ndarray[Any, np.dtype[Any]]
+APART = 64  # rows far apart that are read at once: the system may map 2 MiB around each
+LARGE_BYTES = 256 << 20  # vectors that weigh more, as float32, stay in their file and are never held whole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +61,98 @@ class Ragged:
         return (self[row] for row in range(len(self)))
 
 
-Items = Array | Ragged
+class OnDisk:
+    """Give rows of a memory-mapped matrix (n, d), of any type, as the float32 that methods are given.
+
+    It stands where an array of items does: length, shape, slices, rows by number; `numpy.asarray` reads it whole. What
+    is asked for is copied and the pages touched are let go, for mapped pages count as resident memory. `chosen` (n,)
+    int64 names the rows of the matrix that are items, where not all of them are.
+    """
+
+    ndim = 2
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, matrix: Array, chosen: Array | None = None) -> None:
+        self.matrix, self.chosen = matrix, chosen
+        self.shape = (len(matrix) if chosen is None else len(chosen), matrix.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: int | slice | Array) -> Array:
+        wanted = rows if self.chosen is None else self.chosen[rows]
+        with np.errstate(over="ignore"):  # what float32 does not hold becomes infinity, which check_finite refuses
+            if isinstance(wanted, np.ndarray):
+                return rows_apart(self.matrix, wanted).astype(np.float32, copy=False)
+            found = np.array(self.matrix[wanted], np.float32, order="C")
+        let_go(self.matrix)
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self[:].astype(dtype or np.float32, copy=False)
+
+    def refer(self, file: Path) -> None:
+        """Write where the rows lie, for `referred` to read in another process; the rows themselves stay there."""
+        root = cast("np.memmap[Any, Any]", mapping_of(self.matrix))
+        apart = self.matrix.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+        found = {
+            "path": np.array(str(root.filename)), "dtype": np.array(self.matrix.dtype.str),
+            "offset": np.array(root.offset + apart), "shape": np.array(self.matrix.shape),
+            "strides": np.array(self.matrix.strides),
+        }  # fmt: skip
+        np.savez(file, allow_pickle=False, **found | ({} if self.chosen is None else {"chosen": self.chosen}))
+
+
+def referred(file: Path) -> OnDisk:
+    """Return the rows that `refer` wrote of."""
+    with np.load(file, allow_pickle=False) as of:
+        matrix: Array = np.ndarray(
+            tuple(of["shape"]), str(of["dtype"]), np.memmap(str(of["path"]), np.uint8, mode="r"), int(of["offset"]),
+            tuple(of["strides"]),
+        )  # fmt: skip
+        return OnDisk(matrix, of.get("chosen"))
+
+
+def mapping_of(array: Any) -> np.memmap[Any, Any] | None:
+    """Return the memory-mapped file that an array is a view of; None where it lies in memory."""
+    found = None
+    while isinstance(array, np.ndarray):
+        found = array if isinstance(array, np.memmap) else found
+        array = array.base
+    return found
+
+
+def let_go(array: Array) -> None:
+    """Give back the pages of a memory-mapped file that an array lies in; what they hold is in the file."""
+    root = mapping_of(array)
+    # Pages of a private copy ("c") are in no file.
+    if root is not None and root.mode != "c" and isinstance(root.base, mmap.mmap) and hasattr(root.base, "madvise"):
+        root.base.madvise(mmap.MADV_DONTNEED)
+
+
+def rows_apart(array: Array, rows: Array) -> Array:
+    """Return a copy of rows by number; of a memory-mapped file, few pages at a time."""
+    found = np.empty((len(rows), *array.shape[1:]), array.dtype)
+    for part in blocks(len(rows), APART):
+        found[part] = array[rows[part]]
+        let_go(array)
+    return found
+
+
+def left_on_disk(array: Array) -> Array | None:
+    """Return OnDisk rows in place of a memory-mapped matrix that is large; None for any other array."""
+    root = mapping_of(array)
+    if root is None or root.mode != "r" or root.filename is None or array.ndim != 2 or array.dtype.kind not in "fiu":
+        return None
+    return cast(Array, OnDisk(array)) if is_large(array.shape) else None
+
+
+def is_large(shape: tuple[int, ...]) -> bool:
+    """Tell whether a matrix of that shape (n, d) weighs more, as float32, than is to be held at once."""
+    return 4 * shape[0] * shape[1] > LARGE_BYTES
+
+
+Items = Array | Ragged  # OnDisk poses as an array, so that nothing but what makes, stages or encodes it need know
 
 
 def width(items: Items) -> int:
@@ -72,7 +167,10 @@ def blocks(count: int, rows: int) -> Iterator[slice]:
 
 
 def take(items: Items, rows: Array) -> Items:
-    """Return a copy of some items, by row."""
+    """Return a copy of some items, by row; of a large file, where they are many, the numbers of their rows."""
+    if isinstance(items, OnDisk):
+        chosen = OnDisk(items.matrix, rows if items.chosen is None else items.chosen[rows])
+        return cast(Array, chosen) if is_large(chosen.shape) else chosen[:]
     if not isinstance(items, Ragged):
         return np.ascontiguousarray(items[rows])
     picked = [items[int(row)] for row in rows]

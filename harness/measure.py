@@ -7,15 +7,19 @@ import hashlib
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from importlib import metadata
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from packbench import gaussian, registry, resources, worker
 from packbench.dataset import Dataset
-from packbench.exact import search_exact, vectors_as_scored
-from packbench.items import Array, Items, Ragged, as_vectors
+from packbench.exact import search_exact
+from packbench.items import Array, Items, OnDisk, Ragged, as_vectors
 from packbench.method import Method
 from packbench.plan import Plan
 from packbench.profile import Profile
@@ -29,8 +33,9 @@ RECALL = f"recall@{SHALLOW}"
 REHEARSAL_SECONDS = 60.0
 WORSE_ALONE = 0.8  # a query's own row, where it is to be left out, takes one place of the ten
 FIELDS = (
-    "spec", "measurement", "bytes", "seconds", "peak_bytes", "kernel", "query_ms", "reference_ms", "speedup", "batch",
-    "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged", "health", "codes",
+    "spec", "measurement", "bytes", "seconds", "peak_bytes", "kernel", "shards", "query_ms", "reference_ms", "speedup",
+    "batch", "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged", "health", "codes",
+    "blocks",
 )  # fmt: skip
 
 
@@ -45,10 +50,13 @@ class NoFigures(Exception):
 class Bench:
     """Hold what the configurations of one data set share: staged arrays, exact answers, what was measured already."""
 
-    def __init__(self, dataset: Dataset, plan: Plan, store: Store, folder: Path) -> None:
+    def __init__(
+        self, dataset: Dataset, plan: Plan, store: Store, folder: Path,
+        alone: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:  # fmt: skip
         self.dataset_sha256 = dataset.sha256()
         self.machine = resources.machine()
-        self.software = hashlib.sha256(canonical(resources.versions()).encode()).hexdigest()[:12]
+        self.software = software()
         self.profile = Profile()
         self.workers = Workers(folder, seconds=plan.seconds, memory_bytes=plan.memory_bytes, plugins=plan.plugins,
                                profile=self.profile)  # fmt: skip
@@ -58,6 +66,7 @@ class Bench:
         self._measured: dict[str, Row] = {
             row["measurement"]: row for row in store.rows() if row.get("measurement") and "recall" in row
         }
+        self._alone = alone  # entered while a search is timed
         self._built: dict[str, Row | NoFigures] = {}
         self._validated: dict[str, float] = {}
 
@@ -112,7 +121,8 @@ class Bench:
         folder = self._folder / key
         folder.mkdir(exist_ok=True)
         job = {"spec": str(method), "seed": seed, "threads": self._plan.build_threads, "metric": self._dataset.metric,
-               "stage": str(self._folder / "stage"), "artefact": str(folder)}  # fmt: skip
+               "stage": str(self._folder / "stage"), "artefact": str(folder),
+               "shards": self._plan.shards}  # fmt: skip
         answer = self.workers.run("build", job)
         if "ok" in answer:
             ok: Row = answer["ok"]
@@ -149,7 +159,8 @@ class Bench:
                "queries": str(self._folder / queries), "answers": str(answers), "n": self._dataset.n,
                "depths": [SHALLOW, DEEP] if timed else [SHALLOW], "spare": int(rows is not None), "timed": timed,
                "timing_seconds": self._plan.timing_seconds}  # fmt: skip
-        answer = self.workers.run("search", job)
+        with self._alone() if timed else nullcontext():
+            answer = self.workers.run("search", job)
         if "ok" not in answer:
             raise no_figures(answer, "search")
         ok: Row = answer["ok"]
@@ -208,6 +219,7 @@ class Bench:
             },
             "health": built.get("health", {}) | told,
             "codes": built["codes"],
+            "blocks": built["blocks"],
         }  # fmt: skip
         return own | found | quality
 
@@ -242,8 +254,12 @@ class Bench:
         Under cosine it is given vectors of unit length.
         """
         dataset = self._dataset
-        fit, items = (vectors_as_scored(as_vectors(part), dataset.metric) for part in (dataset.fit, dataset.items))
-        coded = gaussian.gaussian_code(fit, items, 8 * bytes_per_item)
+        fit, items = as_vectors(dataset.fit), dataset.items
+        if isinstance(items, OnDisk):
+            into = open_memmap(self._folder / "reference.npy", "w+", np.float32, items.shape)
+            coded = cast(Array, OnDisk(gaussian.gaussian_code(fit, items, 8 * bytes_per_item, 0, dataset.metric, into)))
+        else:
+            coded = gaussian.gaussian_code(fit, as_vectors(items), 8 * bytes_per_item, 0, dataset.metric)
         rows = dataset.self_rows
         hits = search_exact(dataset.queries, coded, dataset.metric, min(SHALLOW + (rows is not None), dataset.n))
         ids = hits.ids if rows is None else without(hits.ids, rows)[:, :-1]
@@ -290,6 +306,11 @@ class Bench:
             row["per_query"] |= {name: [round(value, 5) for value in values] for name, values in judged.items()}
             row["n_judged"] = len(self._relevance.judged)
         return row
+
+
+def software() -> str:
+    """Hash the versions of what measures."""
+    return hashlib.sha256(canonical(resources.versions()).encode()).hexdigest()[:12]
 
 
 def no_figures(answer: Row, phase: str) -> NoFigures:

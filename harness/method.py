@@ -74,6 +74,7 @@ class Method(ABC):
     kind: ClassVar[str] = "quantiser"  # control, quantiser, codec, transform, scorer
     paper: ClassVar[str] = ""
     formula: ClassVar[str] = ""  # bytes per item and shared, as a person writes them
+    answers_whole: ClassVar[bool] = False  # which items it answers with depends on other items, as shortlists do
     tolerance: ClassVar[float] = 0.0  # share of code bytes that threads and SIMD may turn: sums round differently
 
     @classmethod

@@ -34,6 +34,7 @@ class Plan:
     seeds: Sequence[int] = (0,)
     tries: int = 3
     threads: int = 1
+    shards: int = 1
     build_threads: int = 1  # thread pools wait for each other: beside another busy process, two are slower than one
     seconds: float = 600.0
     memory_bytes: int = dataclasses.field(
@@ -47,7 +48,7 @@ class Plan:
     def __post_init__(self) -> None:
         for budget in self.budgets:
             Budget(budget, 1, 1)
-        for name in ("deployment_n", "tries", "threads", "build_threads"):
+        for name in ("deployment_n", "tries", "threads", "build_threads", "shards"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not self.seconds > 0 or self.memory_bytes < 1 << 20:

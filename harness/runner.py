@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +19,12 @@ import psutil
 from packbench import gaussian, registry, resources
 from packbench.budget import Budget
 from packbench.dataset import Dataset
-from packbench.errors import BudgetTooSmall
+from packbench.errors import BadInput, BudgetTooSmall
 from packbench.folders import run_folder
 from packbench.items import Ragged
 from packbench.measure import Bench, NoFigures, no_figures
 from packbench.method import FIDELITIES, Chain, Method, imports_of, needs_of, parts_of
+from packbench.places import is_url, store_at
 from packbench.plan import BUDGETS, REFERENCES, STANDARD, Cell, Listener, Plan, Silent, checked_requests, plan_cells
 from packbench.profile import profile_file
 from packbench.quality import CUTOFFS
@@ -35,77 +37,106 @@ def run(
     methods: Sequence[str] | None = None,
     results: str | Path = "results",
     *,
+    cluster: str | int | None = None,
     listener: Listener | None = None,
     **options: Any,
-) -> Path:
+) -> str | Path:
     """Measure methods on a data set under budgets, append the rows, and return the directory of results.
 
-    Cells that the directory already holds are not repeated. Options are the fields of `Plan`.
+    Cells that the directory already holds are not repeated. `results` may be a URL that fsspec knows, as
+    s3://bucket/run. `cluster` is the address of a Dask scheduler, or a number of workers to start here; without it,
+    cells follow each other in this process. Other options are the fields of `Plan`.
 
     Raises:
         BadInput: an unknown data set or method, a spec that does not parse, an impossible budget; nothing is written.
+        Infrastructure: a cluster that does not answer, or that lost cells; the same call goes on where it stopped.
     """
     plan = Plan(**options)
     requests = checked_requests(methods, plan)
+    if plan.profile and (cluster is not None or is_url(results)):
+        raise BadInput("profile: it is of one process and written to a folder; leave out the cluster or the profile")
+    store = store_at(results)
     if isinstance(dataset, str):
         from packbench.datasets import load
 
         dataset = load(dataset)
-    store = Store(results)
+    listener = listener or Silent()
     with run_folder() as folder:
         bench = Bench(dataset, plan, store, folder)
         # The references are codes of single vectors; items of another kind have none yet.
         references = plan.references and not isinstance(dataset.items, Ragged)
         cells = plan_cells(requests, dataclasses.replace(plan, references=references))
-        _Run(dataset, plan, store, bench, listener or Silent()).all(cells, references)
+        curve = [Cell(gaussian.NAME, budget, plan.seeds[0]) for budget in plan.budgets] if references else []
+        runner = Runner(dataset, plan, bench)
+        if cluster is None:
+            _one_by_one(runner, cells, curve, store, listener)
+        else:
+            _cluster().run_cells(cluster, runner, cells, curve, store, listener)
         if plan.profile and bench.profile.spans:
             bench.profile.write(profile_file(store.folder, dataset.name))
-    return store.folder
+    return store.place
 
 
-class _Run:
+def _cluster() -> Any:
+    try:
+        return importlib.import_module("packbench.cluster")
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"cluster: needs {error.name}, which is not installed; pip install 'packbench[cluster]'"
+        ) from None
+
+
+def _one_by_one(runner: Runner, cells: list[Cell], curve: list[Cell], store: Store, listener: Listener) -> None:
+    """Measure, one after the other, every cell that is not stored, then the curve of reference."""
+    stored = store.by_id()
+    pending, missing = ([cell for cell in part if runner.identity(cell)["id"] not in stored] for part in (cells, curve))
+    listener.begin(runner.dataset.name, len(pending), len(cells) - len(pending))
+    if not pending and not missing:
+        return
+    span = runner.bench.profile.span
+    with span("stage"):
+        runner.bench.stage()
+    for cell in pending:
+        listener.start(cell)
+        with span(f"{cell.request} @ {cell.budget or 'own size'}"):
+            row = runner.measured(cell)
+            with span("store"):
+                store.append(row)
+        listener.finish(cell, row)
+    for cell in missing:
+        with span("reference curve"):
+            store.append(runner.measured(cell))
+
+
+class Runner:
     """Turn the cells of one data set into rows."""
 
-    def __init__(self, dataset: Dataset, plan: Plan, store: Store, bench: Bench, listener: Listener) -> None:
-        self._dataset, self._plan, self._store, self._bench, self._listener = dataset, plan, store, bench, listener
+    def __init__(self, dataset: Dataset, plan: Plan, bench: Bench) -> None:
+        self.dataset, self.plan, self.bench = dataset, plan, bench
         self._plans: dict[tuple[str, float | None], Row] = {}
 
-    def all(self, cells: list[Cell], references: bool) -> None:
-        """Measure every cell that is not stored, and the curve of reference where that is asked for."""
-        stored = self._store.by_id()
-        identities = {cell: self._identity(cell) for cell in cells}
-        pending = [cell for cell in cells if identities[cell]["id"] not in stored]
-        self._listener.begin(self._dataset.name, len(pending), len(cells) - len(pending))
-        if not pending:
-            return
-        span = self._bench.profile.span
-        with span("stage"):
-            self._bench.stage()
-        for cell in pending:
-            self._listener.start(cell)
-            begin, before = time.perf_counter(), self._bench.spent
-            with span(f"{cell.request} @ {cell.budget or 'own size'}"):
-                row = identities[cell] | self._facts(cell) | self._outcome(cell)
-                row |= {"wall_seconds": time.perf_counter() - begin, "spent_seconds": self._bench.spent - before}
-                with span("store"):
-                    self._store.append(row)
-            self._listener.finish(cell, row)
-        if references:
-            with span("reference curve"):
-                self._reference_curve(stored)
+    def measured(self, cell: Cell) -> Row:
+        """Return the row of a cell, once the bench is staged."""
+        if cell.request == gaussian.NAME:
+            return self._point_of_curve(cell)
+        begin, before = time.perf_counter(), self.bench.spent
+        row = self.identity(cell) | self._facts(cell) | self._outcome(cell)
+        return row | {"wall_seconds": time.perf_counter() - begin, "spent_seconds": self.bench.spent - before}
 
-    def _reference_curve(self, stored: Mapping[str, Row]) -> None:
-        """Store what an optimal code of Gaussian vectors would keep at each budget."""
-        for budget in self._plan.budgets:
-            cell = Cell(gaussian.NAME, budget, self._plan.seeds[0])
-            identity = self._identity_of(cell, inspect.getsource(gaussian))
-            if identity["id"] not in stored:
-                about = {"method": gaussian.NAME, "spec": None, "family": "reference", "fidelity": "EXACT",
-                         "kind": "reference", "status": gaussian.STATUS, "reason": None}  # fmt: skip
-                self._store.append(identity | about | self._circumstances() | self._bench.reference_curve(budget))
+    def _point_of_curve(self, cell: Cell) -> Row:
+        """Return what an optimal code of Gaussian vectors would keep at a budget."""
+        begin = time.perf_counter()
+        about = {"method": gaussian.NAME, "spec": None, "family": "reference", "fidelity": "EXACT",
+                 "kind": "reference", "status": gaussian.STATUS, "reason": None}  # fmt: skip
+        figures = self.bench.reference_curve(cast(float, cell.budget))
+        spent = time.perf_counter() - begin
+        figures |= {"wall_seconds": spent, "spent_seconds": spent}
+        return self.identity(cell) | about | self._circumstances() | figures
 
-    def _identity(self, cell: Cell) -> Row:
+    def identity(self, cell: Cell) -> Row:
         """Return the fields that identify a cell; its version covers the code of every candidate it may try."""
+        if cell.request == gaussian.NAME:
+            return self._identity_of(cell, inspect.getsource(gaussian))
         try:
             candidates = self._candidates(cell)
         except Exception:  # a method's own fault, told in the cell's row
@@ -119,17 +150,17 @@ class _Run:
             "schema": SCHEMA,
             "request": cell.request,
             "version": hashlib.sha256(code.encode()).hexdigest()[:12],
-            "dataset": self._dataset.name,
-            "dataset_sha256": self._bench.dataset_sha256,
+            "dataset": self.dataset.name,
+            "dataset_sha256": self.bench.dataset_sha256,
             "budget": cell.budget,
-            "disk_budget": self._plan.disk_budget,
-            "deployment_n": self._plan.deployment_n,
+            "disk_budget": self.plan.disk_budget,
+            "deployment_n": self.plan.deployment_n,
             "seed": cell.seed,
             "cutoffs": list(CUTOFFS),
-            "threads": {"build": self._plan.build_threads, "search": self._plan.threads},
-            "tries": self._plan.tries,
-            "machine": self._bench.machine["id"],
-            "software": self._bench.software,
+            "threads": {"build": self.plan.build_threads, "search": self.plan.threads},
+            "tries": self.plan.tries,
+            "machine": self.bench.machine["id"],
+            "software": self.bench.software,
         }
         return identity | {"id": row_id(identity)}
 
@@ -148,20 +179,20 @@ class _Run:
 
     def _circumstances(self) -> Row:
         return {
-            "fit_on": self._dataset.fit_on,
-            "metric": self._dataset.metric,
-            "n": self._dataset.n,
-            "d": self._dataset.d,
-            "n_queries": len(self._dataset.queries),
-            "n_fit": len(self._dataset.fit),
-            "card": {"mrl_trained": bool(self._dataset.card.get("mrl_trained"))},
-            "ladder_of": self._dataset.card.get("ladder_of"),
-            "machine_facts": self._bench.machine,
+            "fit_on": self.dataset.fit_on,
+            "metric": self.dataset.metric,
+            "n": self.dataset.n,
+            "d": self.dataset.d,
+            "n_queries": len(self.dataset.queries),
+            "n_fit": len(self.dataset.fit),
+            "card": {"mrl_trained": bool(self.dataset.card.get("mrl_trained"))},
+            "ladder_of": self.dataset.card.get("ladder_of"),
+            "machine_facts": self.bench.machine,
             "versions": resources.versions(),
             "commit": resources.commit(),
             "load": round(psutil.getloadavg()[0], 2),  # of the machine: beside other work, milliseconds mislead
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "truth_seconds": self._bench.truth_seconds,
+            "truth_seconds": self.bench.truth_seconds,
         }
 
     def _candidates(self, cell: Cell) -> list[Method]:
@@ -174,15 +205,15 @@ class _Run:
         if request.family() == "plugin":
             return self._plugin_candidates(cell)
         # The least that a generator asks for is raised when it is first advanced.
-        return list(dict.fromkeys(itertools.islice(request.for_budget(self._budget(cell.budget)), self._plan.tries)))
+        return list(dict.fromkeys(itertools.islice(request.for_budget(self._budget(cell.budget)), self.plan.tries)))
 
     def _plugin_candidates(self, cell: Cell) -> list[Method]:
         """Ask a plug-in in a worker, where a loop or a crash of its own costs one row."""
         key = (cell.request, cell.budget)
         if key not in self._plans:
             budget = dataclasses.asdict(self._budget(cast(float, cell.budget)))
-            job = {"request": cell.request, "budget": budget, "tries": self._plan.tries}
-            self._plans[key] = self._bench.workers.run("plan", job)
+            job = {"request": cell.request, "budget": budget, "tries": self.plan.tries}
+            self._plans[key] = self.bench.workers.run("plan", job)
         answer = self._plans[key]
         if "ok" not in answer:
             raise no_figures(answer, "for_budget")
@@ -191,7 +222,7 @@ class _Run:
         return list(dict.fromkeys(parse(spec) for spec in answer["ok"]["specs"]))
 
     def _budget(self, bytes_per_item: float) -> Budget:
-        return Budget(bytes_per_item, self._plan.deployment_n, self._dataset.d, self._plan.disk_budget)
+        return Budget(bytes_per_item, self.plan.deployment_n, self.dataset.d, self.plan.disk_budget)
 
     def _outcome(self, cell: Cell) -> Row:
         """Measure one cell; whatever goes wrong is its status and reason."""
@@ -205,11 +236,11 @@ class _Run:
             return {"status": "failed", "reason": f"for_budget: {type(error).__name__}: {error}"}
         if not candidates:
             return {"status": "no_fit", "reason": "for_budget yielded no configuration"}
-        provided = self._dataset.sample.provides
+        provided = self.dataset.sample.provides
         able = [method for method in candidates if needs_of(method) <= provided]
         if not able:
             lacking = ", ".join(sorted(needs_of(candidates[0]) - provided))
-            return {"status": "needs", "reason": f"needs {lacking}, which {self._dataset.name} does not have"}
+            return {"status": "needs", "reason": f"needs {lacking}, which {self.dataset.name} does not have"}
         missing = [name for name in imports_of(able[0]) if importlib.util.find_spec(name) is None]
         if missing:
             extras = "pip install 'packbench[learned]' or 'packbench[peers]'"
@@ -223,7 +254,7 @@ class _Run:
         if len(usable) > 1:
             for method in usable:
                 try:
-                    tried[method]["validation"] = self._bench.validate(method, cell.seed)
+                    tried[method]["validation"] = self.bench.validate(method, cell.seed)
                 except NoFigures as outcome:
                     tried[method] |= outcome.row
             usable = [method for method in usable if tried[method]["status"] == "ok"]
@@ -233,27 +264,38 @@ class _Run:
         if not usable:
             return tried[candidates[0]] | notes
         try:
-            return self._bench.measure(usable[0], cell.seed) | {"status": "ok", "reason": None} | notes
+            return self.bench.measure(usable[0], cell.seed) | {"status": "ok", "reason": None} | notes
         except NoFigures as outcome:
-            built = self._bench.build(usable[0], cell.seed)
+            built = self.bench.build(usable[0], cell.seed)
             return {"spec": str(usable[0]), "bytes": built["bytes"]} | outcome.row | notes
 
     def _weighed(self, cell: Cell, method: Method) -> Row:
         """Build a candidate and say whether it fits."""
         note: Row = {"spec": str(method)}
         try:
-            weighed = self._bench.build(method, cell.seed)["bytes"]
+            weighed = self.bench.build(method, cell.seed)["bytes"]
         except NoFigures as outcome:
             return note | outcome.row
-        note["deployed"] = weighed["payload"] + weighed["shared"] / self._plan.deployment_n
+        note["deployed"] = weighed["payload"] + weighed["shared"] / self.plan.deployment_n
         if cell.budget is None or self._budget(cell.budget).holds(
             weighed["payload"], weighed["shared"], weighed["cold"]
         ):
             return note | {"status": "ok"}
         reason = f"weighs {note['deployed']:.2f} of {cell.budget:g} bytes per item"
         if weighed["cold"]:
-            reason += f", and {weighed['cold']:.1f} on disk of {self._plan.disk_budget:g}"
+            reason += f", and {weighed['cold']:.1f} on disk of {self.plan.disk_budget:g}"
         return note | {"status": "over_budget", "reason": reason}
 
 
-__all__ = ["BUDGETS", "REFERENCES", "STANDARD", "Cell", "Listener", "Plan", "checked_requests", "plan_cells", "run"]
+__all__ = [
+    "BUDGETS",
+    "REFERENCES",
+    "STANDARD",
+    "Cell",
+    "Listener",
+    "Plan",
+    "Runner",
+    "checked_requests",
+    "plan_cells",
+    "run",
+]

@@ -61,6 +61,7 @@ class Store:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self.place: str | Path = self.folder
         if self.folder.exists() and not self.folder.is_dir():
             raise BadInput(f"results {folder}: is a file; expected a directory for .jsonl files")
         self.file = self.folder / "results.jsonl"
@@ -146,13 +147,14 @@ def _unpacked(data: bytes, file: str) -> bytes:
 
 
 def results(folder: str | Path = "results") -> pd.DataFrame:
-    """Return the results of a directory as a DataFrame, one row per cell, nested fields as dotted columns.
+    """Return the results of a directory, or a URL, as a DataFrame, one row per cell, nested fields as dotted columns.
 
     Raises:
         BadInput: the directory is missing or holds no results.
     """
-    store = Store(folder)
-    rows = list(store.by_id().values())
+    from packbench.places import store_at
+
+    rows = list(store_at(folder).by_id().values())
     if not rows:
         raise BadInput(f"results {folder}: no results there; `packbench run --results {folder}` makes some")
     return pd.DataFrame([_flat(row) for row in rows])

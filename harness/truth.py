@@ -12,7 +12,7 @@ import numpy as np
 
 from packbench.dataset import hash_items
 from packbench.exact import scores_of_pairs, search_exact
-from packbench.items import Array, Items, Ragged
+from packbench.items import Array, Items
 from packbench.method import Metric
 
 DEPTH = 100
@@ -71,24 +71,12 @@ def truth_of(
 def _compute(queries: Items, items: Items, metric: Metric, self_rows: Array | None) -> Truth:
     depth = min(len(items), DEPTH + SPARE)
     spare = 0 if self_rows is None else 1
-    ids = _search(queries, items, metric, min(len(items), depth + spare))
+    ids = search_exact(queries, items, metric, min(len(items), depth + spare)).ids
     if self_rows is not None:
         ids = without(ids, self_rows)[:, :depth]
     scores = scores_of_pairs(queries, items, ids, metric)
     order = np.lexsort((ids, -scores), axis=1)
     return Truth(np.take_along_axis(ids, order, 1), np.take_along_axis(scores, order, 1))
-
-
-def _search(queries: Items, items: Items, metric: Metric, depth: int) -> Array:
-    return search_exact(_as_float32(queries), _as_float32(items), metric, depth).ids
-
-
-def _as_float32(items: Items) -> Items:
-    """Return float vectors as methods are given them; other values as they are."""
-    if isinstance(items, Ragged):
-        wide = items.values.dtype.kind == "f" and items.values.dtype != np.float32
-        return Ragged(items.values.astype(np.float32), items.offsets) if wide else items
-    return np.asarray(items, np.float32)
 
 
 def without(ids: Array, rows: Array) -> Array:

@@ -12,21 +12,23 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from packbench import artefact, batches, guard, kernels, latency, registry, resources, sandbox
+from packbench import artefact, batches, guard, kernels, latency, registry, resources, sandbox, shards
+from packbench.blocks import encode_in_blocks, save_float32
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall, Disqualified
 from packbench.exact import reference
 from packbench.health import health_of
-from packbench.items import Array, Items, Ragged, from_arrays, to_arrays, width
+from packbench.items import Array, Items, OnDisk, Ragged, from_arrays, referred, to_arrays, width
 from packbench.method import STAGES, Hits, Method, Sample, reseed
 from packbench.quality import check_hits
 from packbench.spec import parse
@@ -36,21 +38,30 @@ SEARCH_BATCH = 256
 
 
 def stage(folder: Path, name: str, items: Items) -> None:
-    """Write items where a worker can map them; vectors become the float32 that methods are given, extras stay as is."""
+    """Write items where a worker can map them; vectors become the float32 that methods are given, extras stay as is.
+
+    Of searched items that lie in a large file nothing is written but where it is: they are encoded from there.
+    """
+    if isinstance(items, OnDisk) and name == "items":
+        items.refer(folder / f"{name}.npz")
+        return
     for part, array in to_arrays(items).items():
         if (
             part in ("dense", "values")
             and not name.startswith("extra-")
             and array.ndim == 2
-            and array.dtype != np.float32
+            and (array.dtype != np.float32 or isinstance(array, OnDisk))
             and array.dtype.kind in "fiu"
         ):
-            array = array.astype(np.float32)
-        np.save(folder / f"{name}.{part}.npy", array, allow_pickle=False)
+            save_float32(folder / f"{name}.{part}.npy", array)
+        else:
+            np.save(folder / f"{name}.{part}.npy", array, allow_pickle=False)
 
 
 def staged(folder: Path, name: str) -> Items | None:
     """Map staged items read-only; None where there are none of that name."""
+    if (folder / f"{name}.npz").is_file():
+        return cast(Array, referred(folder / f"{name}.npz"))
     files = sorted(folder.glob(f"{name}.*.npy"))
     if not files:
         return None
@@ -154,8 +165,20 @@ def build(job: Json, watch: guard.Guard) -> Json:
     peak_fit = resources.peak_bytes()
     resources.reset_peak()
     middle = time.perf_counter()
-    with watch:
-        codes = artefact.checked(method.encode(items, shared), "encode")
+
+    def encode(rows: Items) -> dict[str, Array]:
+        with watch:
+            return artefact.checked(method.encode(rows, shared), "encode")
+
+    def in_blocks(rows: Items) -> tuple[dict[str, Array], int]:
+        return encode_in_blocks(encode, rows, Path(tempfile.mkdtemp(dir=out)))
+
+    cut = shards.most(method, job.get("shards", 1))
+    if cut == 1:
+        codes, count = in_blocks(items)
+    else:
+        codes, cut = shards.encode(lambda rows: in_blocks(rows)[0], items, cut)
+        count = cut
     encoded = time.perf_counter()
     peak_encode = resources.peak_bytes()
     with watch:
@@ -165,7 +188,7 @@ def build(job: Json, watch: guard.Guard) -> Json:
     ledger = artefact.weigh(codes, shared, len(items))
     written = artefact.save(
         out, codes, shared, spec=job["spec"], seed=job["seed"], metric=job["metric"], n=len(items), d=width(items),
-        values=len(items.values) if isinstance(items, Ragged) else None,
+        values=len(items.values) if isinstance(items, Ragged) else None, shards=cut,
     )  # fmt: skip
     weighed = sum(entry.nbytes for entry in ledger.entries)
     if written != weighed:
@@ -175,6 +198,7 @@ def build(job: Json, watch: guard.Guard) -> Json:
         "peak_bytes": {"fit": _above(peak_fit, before), "encode": _above(peak_encode, before)},
         "bytes": ledger.to_json() | {"disk": written},
         "codes": artefact.fingerprint(codes, shared),
+        "blocks": count,
         "health": health,
         "check_seconds": time.perf_counter() - encoded,
     }
@@ -209,7 +233,7 @@ def _check_batches(
         if told:
             raise Disqualified(f"encode depends on the batch: {told} when they are encoded alone")
     queries = sample.queries if sample.queries is not None else items
-    if told is None and (sample.queries is not None or isinstance(items, np.ndarray)):
+    if told is None and (sample.queries is not None or not isinstance(items, Ragged)):
         told = batches.scores_differ(method, items, codes, shared, sample.metric, queries)
         if told:
             raise Disqualified(f"encode depends on the batch: {told}")
@@ -235,7 +259,7 @@ def search(job: Json, watch: guard.Guard) -> Json:
     resources.reset_peak()
     start = time.perf_counter()
     with watch:
-        searcher = method.open(codes, shared, manifest["metric"])
+        searcher = shards.open_shards(method, codes, shared, manifest["metric"], n, manifest["shards"])
     opened = time.perf_counter()
     del codes, shared
     gc.collect()
@@ -252,6 +276,7 @@ def search(job: Json, watch: guard.Guard) -> Json:
     resident, peak = resources.resident_bytes() - before, resources.peak_bytes()
     answer: Json = {
         "kernel": str(getattr(searcher, "kernel", "unstated")),
+        "shards": manifest["shards"],
         "resident_bytes": resident,
         "peak_bytes": _above(peak, before),
         "cold_bytes_per_query": _cold_per_query(searcher),

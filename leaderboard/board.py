@@ -16,7 +16,7 @@ from packbench.leaderboard.site.write import write_html
 from packbench.leaderboard.stats import MARGIN
 from packbench.leaderboard.terminal import render_across, render_declared, render_terminal
 from packbench.leaderboard.trec import write_runs
-from packbench.store import Store
+from packbench.places import store_at
 
 __all__ = [
     "Board", "Entry", "External", "Table", "declared_markdown", "load", "methods_paragraph", "read_external",
@@ -31,7 +31,7 @@ def load(results: str | Path = "results", margin: float = MARGIN) -> list[Board]
     Raises:
         BadInput: the directory is missing, is a file, holds no results, or holds some that cannot be read.
     """
-    rows = list(Store(results).by_id().values())
+    rows = list(store_at(results).by_id().values())
     if not rows:
         raise BadInput(f"results {results}: no results there; `packbench run --results {results}` makes some")
     # The smaller rungs of a ladder are parts of a data set, not data sets: `packbench ladder` shows them.

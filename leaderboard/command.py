@@ -15,7 +15,7 @@ from packbench.errors import BadInput
 
 
 def board(
-    results: Annotated[Path, typer.Option("--results", help="Directory of .jsonl results.")] = Path("results"),
+    results: Annotated[str, typer.Option("--results", help="Directory of .jsonl results, or a URL.")] = "results",
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Write Markdown.")] = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -49,7 +49,7 @@ def ladder(
 
     for file in plugin or ():
         load_plugin(file)
-    options = {
+    options: dict[str, Any] = {
         "budgets": tuple(budget) if budget else runner.BUDGETS,
         "tries": tries,
         "plugins": tuple(str(file.resolve()) for file in plugin or ()),

@@ -9,6 +9,7 @@ from pathlib import Path
 from packbench.dataset import Dataset
 from packbench.errors import BadInput
 from packbench.items import Array
+from packbench.places import store_at
 from packbench.quality import ranking
 from packbench.store import Row, Store
 
@@ -23,7 +24,7 @@ def write_runs(results: str | Path, folder: str | Path, dataset: Dataset | None 
         BadInput: there are no answers in the directory, or none on this version of the data set; the data set has no
             ids; the folder cannot be written.
     """
-    store = Store(results)
+    store = store_at(results)
     measured = {row["measurement"]: row for row in store.by_id().values() if row.get("status") == "ok"}
     if not measured:
         raise BadInput(f"results {results}: no results there; `packbench run --results {results}` makes some")

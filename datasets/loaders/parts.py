@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from packbench.errors import BadInput
-from packbench.items import Array, check_finite
+from packbench.items import Array, check_finite, left_on_disk
 from packbench.method import Metric
 
 
@@ -22,7 +22,9 @@ class Parts:
 
 
 def float32_rows(array: Array, what: str) -> Array:
-    """Return (n, d) float32 with contiguous rows; a float32 matrix stays where it is, memory-mapped or not.
+    """Return (n, d) float32 with contiguous rows; a large memory-mapped matrix stays in its file, whatever its type.
+
+    A smaller one of float32 stays where it is, too.
 
     Raises:
         BadInput: no matrix of numbers, no rows, or NaN or infinity in a row, which is named.
@@ -31,6 +33,10 @@ def float32_rows(array: Array, what: str) -> Array:
         raise BadInput(f"{what}: expected a matrix (n, d) of numbers, got shape {array.shape}, type {array.dtype}")
     if 0 in array.shape:
         raise BadInput(f"{what}: it is empty (shape {array.shape}); at least one vector is needed")
+    kept = left_on_disk(array)
+    if kept is not None:
+        check_finite(kept, what)
+        return kept
     with np.errstate(over="ignore"):  # what does not fit float32 becomes infinity, and the check below names its row
         rows = np.asarray(array, dtype=np.float32)
     if rows.strides[1] != rows.itemsize:

@@ -16,6 +16,7 @@ from packbench.datasets.vectors import dataset_of, same_rows
 from packbench.errors import BadInput
 from packbench.items import Array
 from packbench.method import Metric
+from packbench.places import fetched, is_url
 
 VALIDATION = ("auto", "documents", "test")
 _TEXT = frozenset({"metric", "fit", "encoder", "validation", "self_match"})
@@ -42,7 +43,7 @@ def load(
 
     Args:
         source: a name that `names()` lists, beir:DIR, hf:NAME[:SPLIT], or a path: a file of vectors told by its
-            suffix, a BEIR folder, a TEXMEX folder.
+            suffix, a BEIR folder, a TEXMEX folder. A file of items, queries or fit may be a URL that fsspec knows.
         queries: vectors that query, as a path or an array; the file of the items itself makes every item a query.
         metric: ip, cosine or l2; by default what the file or the card states, otherwise ip.
         fit: vectors to fit on, disjoint from the items; by default the data set's own, otherwise the items.
@@ -60,6 +61,7 @@ def load(
     Raises:
         BadInput: what is wrong with the source or an argument, and what to do about it.
     """
+    source, queries, fit = map(_here, (source, queries, fit))
     given: dict[str, Any] = {
         "queries": queries, "metric": metric, "fit": fit, "encoder": encoder, "self_match": self_match,
         "held_out": held_out, "column": column, "validation": None if validation == "auto" else validation,
@@ -90,6 +92,11 @@ def load(
         f"no data set {text!r}.{catalogue.near(text, known)} `packbench list datasets` shows all {len(known)}. "
         f"A path may be a file ({formats()}), a TEXMEX folder or a BEIR folder"
     )
+
+
+def _here(part: Any) -> Any:
+    """Return a local copy of what a URL names, and all else as it is."""
+    return fetched(part) if isinstance(part, str) and is_url(part) else part
 
 
 def _named(card: catalogue.Card, given: dict[str, Any], seed: int) -> Dataset:

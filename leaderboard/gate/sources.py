@@ -6,20 +6,23 @@ import subprocess
 from pathlib import Path
 
 from packbench.errors import BadInput, Infrastructure
+from packbench.places import is_url, store_at
 from packbench.store import Row, Store, rows_in
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 def read(source: str | Path) -> list[Row]:
-    """Return the rows of FILE, DIRECTORY or REVISION:PATH, where PATH is a file or directory of the repository.
+    """Return the rows of FILE, DIRECTORY, URL or REVISION:PATH, where PATH is a file or directory of the repository.
 
     Raises:
         Infrastructure: there is nothing to compare: no such file or revision, or no whole row in it.
         BadInput: a file holds something else than results.
     """
     path = Path(source)
-    if path.is_dir():
+    if is_url(source):
+        rows = list(store_at(source).rows())
+    elif path.is_dir():
         rows = list(Store(path).rows())
     elif path.is_file():
         rows = list(rows_in(path.read_bytes(), str(path)))

@@ -43,6 +43,7 @@ class Faiss(Method):
     name: ClassVar[str] = "faiss"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "codec"
+    answers_whole: ClassVar[bool] = True
     paper: ClassVar[str] = "Douze et al., The Faiss Library, 2024"
     formula: ClassVar[str] = (
         "flat codes: sa_code_size per item, shared the serialised trained index; others: all serialised"

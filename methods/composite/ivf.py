@@ -38,6 +38,7 @@ class IVF(Method):
     name: ClassVar[str] = "ivf"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "codec"
+    answers_whole: ClassVar[bool] = True
     paper: ClassVar[str] = (
         "Sivic, Zisserman, Video Google: A Text Retrieval Approach to Object Matching in Videos, 2003"
     )

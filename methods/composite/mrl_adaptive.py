@@ -36,6 +36,7 @@ class MRLAdaptive(Codec):
     name: ClassVar[str] = "mrl_adaptive"
     fidelity: ClassVar[str] = "READ-OUT"
     kind: ClassVar[str] = "codec"
+    answers_whole: ClassVar[bool] = True
     paper: ClassVar[str] = "Kusupati et al., Matryoshka Representation Learning, 2022"
     formula: ClassVar[str] = "code(dim) + code(d - dim), per item and shared; tier='disk': the second's items are cold"
 

@@ -33,6 +33,7 @@ class Rescore(Method):
     name: ClassVar[str] = "rescore"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "codec"
+    answers_whole: ClassVar[bool] = True
     paper: ClassVar[str] = PAPER
     formula: ClassVar[str] = "first + second, per item and shared; with tier='disk' the second's items are cold"
 
@@ -143,6 +144,7 @@ class BinaryRescore(Method):
     name: ClassVar[str] = "binary_rescore"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "codec"
+    answers_whole: ClassVar[bool] = True
     paper: ClassVar[str] = PAPER
     formula: ClassVar[str] = "ceil(d/8) per item, and the bytes of the second store, in RAM or cold"
 

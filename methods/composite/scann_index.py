@@ -37,6 +37,7 @@ class ScaNN(Method):
     name: ClassVar[str] = "scann"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "peer"
+    answers_whole: ClassVar[bool] = True
     imports: ClassVar[tuple[str, ...]] = ("scann",)
     paper: ClassVar[str] = (
         "Guo, Sun, Lindgren, Geng, Simcha, Chern, Kumar, Accelerating Large-Scale Inference with Anisotropic Vector "

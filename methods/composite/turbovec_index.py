@@ -36,6 +36,7 @@ class TurboVec(Method):
     name: ClassVar[str] = "turbovec"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "peer"
+    answers_whole: ClassVar[bool] = True
     imports: ClassVar[tuple[str, ...]] = ("turbovec",)
     paper: ClassVar[str] = (
         "Zandieh, Daliri, Hadian, Mirrokni, TurboQuant: Online Vector Quantization with Near-optimal Distortion Rate, "

@@ -34,6 +34,7 @@ class USearch(Method):
     name: ClassVar[str] = "usearch"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "peer"
+    answers_whole: ClassVar[bool] = True
     imports: ClassVar[tuple[str, ...]] = ("usearch",)
     paper: ClassVar[str] = (
         "Malkov, Yashunin, Efficient and Robust Approximate Nearest Neighbor Search Using Hierarchical Navigable Small "
