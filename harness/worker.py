@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import ExitStack
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -170,8 +171,10 @@ def build(job: Json, watch: guard.Guard) -> Json:
         with watch:
             return artefact.checked(method.encode(rows, shared), "encode")
 
+    written_apart = ExitStack()  # of each shard, so that none overwrites another's; the last to use them is `save`
+
     def in_blocks(rows: Items) -> tuple[dict[str, Array], int]:
-        return encode_in_blocks(encode, rows, Path(tempfile.mkdtemp(dir=out)))
+        return encode_in_blocks(encode, rows, Path(written_apart.enter_context(tempfile.TemporaryDirectory(dir=out))))
 
     cut = shards.most(method, job.get("shards", 1))
     if cut == 1:
@@ -190,6 +193,7 @@ def build(job: Json, watch: guard.Guard) -> Json:
         out, codes, shared, spec=job["spec"], seed=job["seed"], metric=job["metric"], n=len(items), d=width(items),
         values=len(items.values) if isinstance(items, Ragged) else None, shards=cut,
     )  # fmt: skip
+    written_apart.close()
     weighed = sum(entry.nbytes for entry in ledger.entries)
     if written != weighed:
         raise Disqualified(f"the arrays weigh {weighed} bytes and their files {written}")

@@ -209,7 +209,9 @@ def test_int8_again(packbench_method):
     told.stdout.fnmatch_lines("packbench: 2 of 2 cells compared with baseline.jsonl: 1 PASS, 1 REGRESSION; *")
 
 
-def test_a_benchmark_carries_the_figures(run, rows, pytester):
+def test_a_benchmark_carries_the_figures(run, rows, pytester, monkeypatch):
+    # Where this test is itself run by a worker of xdist, pytest-benchmark would write nothing.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     told = run("--benchmark-json", "times.json", "--benchmark-max-time", "0.05", "--benchmark-autosave", text="""
 @pytest.mark.parametrize("batch", [1, 32])
 def test_sign(packbench_benchmark, batch):
