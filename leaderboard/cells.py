@@ -18,6 +18,7 @@ from packbench.store import Row
 
 RECALL, NDCG = "recall@10", "nDCG@10"
 EXPECTED = f"expected {RECALL}"
+REMEMBERS = 2  # shared arrays as large as the items' float32 over this may hold a good part of them
 Cell = list[Row]
 
 
@@ -82,6 +83,13 @@ def lacks_expectation(cell: Cell) -> bool:
     """Tell whether scores tie in a cell whose rows are too old to state what each query is to expect."""
     tied = [ties([row]) for row in cell if EXPECTED not in row["per_query"]]
     return any(of is not None and of.low < of.high for of in tied)
+
+
+def may_remember(cell: Cell) -> bool:
+    """Tell whether a method could have kept the items: it saw them in its fit, and shares arrays half their size."""
+    return any(
+        row["fit_on"] == "items" and row["bytes"]["shared"] * REMEMBERS >= 4 * row["n"] * row["d"] for row in cell
+    )
 
 
 def mean(cell: Cell, part: str, figure: str) -> float | None:

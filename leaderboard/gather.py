@@ -18,6 +18,7 @@ from packbench.leaderboard.cells import (
     joined,
     lacks_expectation,
     machine,
+    may_remember,
     mean,
     outcomes,
     plain,
@@ -154,6 +155,12 @@ class _Group:
             self._notes.append(
                 f"{older} results with tied scores are older than their expectation by query: they are ranked by its "
                 "mean, and their figures and intervals are of the order that was answered"
+            )
+        whole = sum(may_remember(self._cells[key]) for key in self._at)
+        if whole:
+            self._notes.append(
+                f"{whole} results were fitted on the searched items and have shared arrays of half their size or more: "
+                "such a method can remember items, and what it finds says little about new ones"
             )
         versions = sorted(
             {", ".join(f"{name} {value}" for name, value in sorted(row["versions"].items())) for row in rows}

@@ -87,6 +87,18 @@ def test_without_float32_there_are_no_fractions():
     assert any("no float32 row" in note for note in board.notes)
 
 
+def test_what_could_have_kept_the_items_is_counted():
+    def noted(**more):
+        kept = {"payload": 15.0, "shared": 2 * 1234 * 16, "cold": 0.0, "total": 60.0, "deployed": 15.1}
+        (board,) = boards_of([row("pq", 16.0, bytes=kept, **more), row("sign", 16.0, **more)])
+        return [note for note in board.notes if "can remember items" in note]
+
+    (note,) = noted(fit_on="items")
+    assert note.startswith("1 results were fitted on the searched items")
+    assert not noted(fit_on="disjoint")
+    assert not noted(fit_on="items", d=17)
+
+
 def test_float32_at_its_own_size_is_the_reference():
     own, under = row("float32()", None, (10,)), row("float32", 64.0, (5,))
     assert ranked([under, own], 64.0)["float32"].recall_of_float32.value == pytest.approx(0.5)
