@@ -327,6 +327,7 @@ def test_a_history_marks_and_names_what_changed(site, visit):
     assert figures.last.locator("polyline").count() == 2  # a value is missing between them
     section.locator("summary").press("Enter")
     table = section.get_by_role("region", name="pq, pydocs, 8 by commit")
+    table.locator("tbody td").first.wait_for()  # rows are made when the summary has opened
     assert table.locator("tbody tr").first.locator("td").all_inner_texts()[1:] == ["0.7000", "8.00", "2.2×"]
     assert table.get_by_text("0.7000 (changed)").count() == 1
     page.get_by_label("data set and budget").select_option("pydocs, 16 bytes per item")
