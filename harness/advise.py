@@ -19,7 +19,7 @@ from packbench.datasets.parts import Parts, float32_rows
 from packbench.datasets.read import read_parts, read_vectors
 from packbench.errors import BadInput, Infrastructure
 from packbench.items import Array
-from packbench.leaderboard.cells import EXPECTED, RECALL
+from packbench.leaderboard.cells import RECALL, expected_of
 from packbench.leaderboard.entries import Board, Entry, Table
 from packbench.leaderboard.gather import boards_of
 from packbench.leaderboard.stats import LEVEL, Bootstrap, Interval
@@ -350,7 +350,7 @@ def _asked(row: Row, queries: Array) -> Row:
     if row["status"] != "ok":
         return row
     per_query = {name: [of[query] for query in queries] for name, of in row["per_query"].items()}
-    mean = np.mean(per_query.get(EXPECTED, per_query[RECALL])) / min(10, row["n"])
+    mean = np.mean(expected_of(per_query, RECALL)) / min(10, row["n"])
     ties = {RECALL: [float(mean) + bound - row["ties"][RECALL][1] for bound in row["ties"][RECALL]]}
     return row | {"n_queries": len(queries), "per_query": per_query, "ties": ties}
 

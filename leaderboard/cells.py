@@ -76,7 +76,12 @@ def outcomes(cell: Cell) -> Array:
 
     A row that states no expectation has no ties, or is older than it: there the order that was answered counts.
     """
-    return np.array([row["per_query"].get(EXPECTED, row["per_query"][RECALL]) for row in cell], dtype=np.float64)
+    return np.array([expected_of(row["per_query"], RECALL) for row in cell], dtype=np.float64)
+
+
+def expected_of(per_query: Mapping[str, Any], measure: str) -> Any:
+    """Return a measure of each query as a row holds it, its expectation where the row states one."""
+    return per_query.get(f"expected {measure}", per_query[measure])
 
 
 def lacks_expectation(cell: Cell) -> bool:

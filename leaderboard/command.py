@@ -41,7 +41,6 @@ def board(
     from packbench.datasets import load
     from packbench.leaderboard import board as boards
     from packbench.leaderboard.ladder import ladders_of
-    from packbench.store import Store
 
     if as_json + as_csv + as_markdown > 1:
         raise BadInput("board: choose one of --json, --csv and --markdown")
@@ -50,11 +49,11 @@ def board(
     if truth is not None and external is None:
         raise BadInput("board: --truth goes with --external PATH")
     declared = [] if external is None else boards.read_external(external, truth)
-    loaded = boards.load(results, margin)
+    rows = boards.rows_at(results)
+    loaded = boards.boards_over(rows, margin)
     written: list[Path] = []
     if html is not None:
-        ladders = ladders_of(Store(results).by_id().values())
-        boards.write_html(loaded, html, conformance.read(results), ladders)
+        boards.write_html(loaded, html, conformance.read(results), ladders_of(rows))
         written.append(html / "index.html")
     if latex is not None:
         written += boards.write_paper(loaded, latex)

@@ -18,7 +18,7 @@ from packbench import datasets
 from packbench.errors import BadInput
 from packbench.gaussian import STATUS
 from packbench.items import Array
-from packbench.leaderboard.cells import plain
+from packbench.leaderboard.cells import expected_of, plain
 from packbench.leaderboard.gate.gates import BYTES, DEFAULTS, NOISY, QUALITY, Gate
 from packbench.leaderboard.site.reproduce import DATA, PLUGIN
 from packbench.leaderboard.stats import LEVEL, Interval, holm
@@ -398,7 +398,7 @@ def per_query_of(row: Row, metric: str) -> Array | None:
     found = row.get("per_query", {})
     if metric not in found:
         return None
-    values = np.array(found.get(f"expected {metric}", found[metric]), np.float64)
+    values = np.array(expected_of(found, metric), np.float64)
     return values / min(int(metric.split("@")[1]), row["n"]) if metric.startswith("recall@") else values
 
 
