@@ -13,7 +13,7 @@ from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import search_exact
 from packbench.method import Sample
-from packbench.methods.codebook import adc
+from packbench.methods.codebook import adc, kmeans
 from packbench.methods.codebook.opq import OPQ
 from packbench.methods.codebook.pq import PQ
 from packbench.methods.codebook.rq import RQ
@@ -307,7 +307,7 @@ def test_opq_never_loses_to_pq_from_the_same_start(data, seed):
     start = distortion(OPQ(4, 6, niter=0, start="identity"), rows)
     assert distortion(OPQ(4, 6, start="identity"), rows) <= start * (1 + 1e-6)
     # Ten rounds of k-means under R = I are product quantisation's.
-    codebook = adc.train(rows, 4, 6, 0, niter=10)
+    codebook = kmeans.train(rows, 4, 6, 0, niter=10)
     assert np.isclose(start, np.mean((adc.decode(adc.assign(rows, codebook), codebook) - rows) ** 2))
 
 

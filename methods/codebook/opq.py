@@ -20,9 +20,9 @@ from packbench.methods.codebook.adc import (
     fit_vectors,
     item_vectors,
     open_product,
-    train,
     unpack,
 )
+from packbench.methods.codebook.kmeans import train
 from packbench.methods.codebook.pq import check_sizes
 from packbench.registry import register
 

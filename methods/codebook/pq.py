@@ -24,8 +24,8 @@ from packbench.methods.codebook.adc import (
     open_product,
     product_quantiser,
     spread,
-    train,
 )
+from packbench.methods.codebook.kmeans import train
 from packbench.registry import register
 
 SCANS = ("auto", "rounded", "float")
