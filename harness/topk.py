@@ -8,6 +8,8 @@ from numba import njit
 from packbench.items import Array
 from packbench.method import Hits
 
+RUN = 64  # scores that are passed over together: nearly always none of them is high enough, and one branch says so
+
 
 @njit(cache=True, nogil=True)
 def _select(scores, first_id, best, ids):  # type: ignore[no-untyped-def]
@@ -15,19 +17,28 @@ def _select(scores, first_id, best, ids):  # type: ignore[no-untyped-def]
     q, n = scores.shape
     k = best.shape[1]
     for row in range(q):
-        floor = best[row, k - 1]
-        for column in range(n):
-            score = scores[row, column]
-            # Ids arrive in ascending order, so a later equal score never displaces an earlier one.
-            if score > floor:
-                at = k - 1
-                while at > 0 and best[row, at - 1] < score:
-                    best[row, at] = best[row, at - 1]
-                    ids[row, at] = ids[row, at - 1]
-                    at -= 1
-                best[row, at] = score
-                ids[row, at] = first_id + column
-                floor = best[row, k - 1]
+        # Slices, whose indices cannot be negative: the compiler vectorises the comparison of a run.
+        line, kept, names = scores[row], best[row], ids[row]
+        floor = kept[k - 1]
+        for start in range(0, n, RUN):
+            run = line[start : start + RUN]
+            higher = np.int32(0)
+            for i in range(len(run)):
+                higher += np.int32(run[i] > floor)
+            if higher == 0:
+                continue
+            for i in range(len(run)):
+                score = run[i]
+                # Ids arrive in ascending order, so a later equal score never displaces an earlier one.
+                if score > floor:
+                    at = k - 1
+                    while at > 0 and kept[at - 1] < score:
+                        kept[at] = kept[at - 1]
+                        names[at] = names[at - 1]
+                        at -= 1
+                    kept[at] = score
+                    names[at] = first_id + start + i
+                    floor = kept[k - 1]
 
 
 class TopK:
