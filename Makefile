@@ -5,7 +5,7 @@ RESULTS ?= results
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: leaderboard test check gate baseline clean
+.PHONY: leaderboard test check gate baseline benchmarks clean
 
 # The main job: the standard methods under six budgets on the embedded data set; run again, it resumes.
 leaderboard: $(VENV)/.core
@@ -28,6 +28,11 @@ gate: $(VENV)/.core
 # After a change that is meant to change figures: measure the suite (`make gate`), look, and keep it.
 baseline:
 	gzip -9nc build/gate/results.jsonl > leaderboard/baseline.jsonl.gz
+
+# What packbench itself costs: benchmarks/RESULTS.md anew, in about 20 minutes with nothing else at work.
+benchmarks: $(VENV)/.dev
+	$(PIP) -e '.[dev,paper]'
+	$(BIN)/python benchmarks/results.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

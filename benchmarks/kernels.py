@@ -27,7 +27,7 @@ from packbench import parse
 from packbench.artefact import for_search
 from packbench.method import Sample
 
-DISTINCT = 16_384  # vectors that are really encoded
+DISTINCT = 10_000  # vectors that are really encoded
 ROUNDS, SECONDS = 30, 1.5  # at most, for each
 Search = Callable[[np.ndarray], Any]
 
@@ -140,7 +140,9 @@ def main() -> None:
     with threadpool_limits(chosen.threads):
         reads = bandwidth()
         out.write(f"reads {reads / 1e9:.1f} GB/s on one thread; n = {chosen.n:,}, batch {chosen.batch}\n\n")
-        out.write("| code | d | bytes | method | ns per vector | M vectors/s | GB/s | of bandwidth | x faiss | kernel |\n")
+        out.write(
+            "| code | d | bytes | method | ns per vector | M vectors/s | GB/s | of bandwidth | x faiss | kernel |\n"
+        )
         out.write("|---|--:|--:|---|--:|--:|--:|--:|--:|---|\n")
         for shape in SHAPES:
             for d in chosen.d:

@@ -51,7 +51,7 @@ def health_of(method: Method, codes: Arrays, shared: Arrays, items: Items) -> di
         inner, seen, stored, fitted = inner.inside(seen, stored, fitted)
     found |= _levels(inner, [array for array in coded if array.shape[1:] == np.asarray(seen).shape[1:]])
     if isinstance(inner, Codec):
-        found |= _decoded(np.asarray(seen, np.float64), np.asarray(inner.decode(stored, fitted), np.float64))
+        found |= _decoded(np.asarray(seen, np.float32), np.asarray(inner.decode(stored, fitted), np.float32))
     return found
 
 
@@ -99,20 +99,21 @@ def _levels(method: Method, coded: list[Array]) -> dict[str, float]:
 def _decoded(true: Array, decoded: Array) -> dict[str, float]:
     lengths = np.linalg.norm(true, axis=1)
     ratios = np.linalg.norm(decoded, axis=1)[lengths > 0] / lengths[lengths > 0]
-    mean, deviation = true.mean(axis=0), true.std(axis=0)
-    deviation = np.where(deviation > 0, deviation, np.inf)
-    was, is_now = (true - mean) / deviation, (decoded - mean) / deviation
-    wrapped = ((was > 1) & (is_now < -1)) | ((was < -1) & (is_now > 1))
     beyond = (true > decoded.max(axis=0)) | (true < decoded.min(axis=0))
+    mean, deviation = true.mean(axis=0), true.std(axis=0)
+    deviation[deviation == 0] = np.inf
+    was, centred = true - mean, decoded - mean
+    wrapped = (np.abs(was) > deviation) & (np.abs(centred) > deviation) & ((was > 0) != (centred > 0))
+    centred += mean - decoded.mean(axis=0)
     left, right = np.random.default_rng(0).integers(0, len(true), (2, PAIRS))
-    scores = np.einsum("ij,ij->i", true[left] - mean, true[right] - mean)
-    kept = np.einsum("ij,ij->i", true[left] - mean, decoded[right] - decoded.mean(axis=0))
-    together, alone, own = float(np.cov(scores, kept)[0, 1]), float(scores.std()), float(kept.std())
+    first = was[left]
+    scores, kept = np.einsum("ij,ij->i", first, was[right]), np.einsum("ij,ij->i", first, centred[right])
+    (alone, together), (_, own) = np.cov(scores, kept)
     return {
         "norm_ratio": float(np.median(ratios)) if len(ratios) else 0.0,
         "norm_spread": float(ratios.std() / ratios.mean()) if len(ratios) and ratios.mean() > 0 else 0.0,
-        "score_slope": together / alone**2 if alone > 0 else 0.0,
-        "score_correlation": together / (alone * own) if alone > 0 and own > 0 else 0.0,
+        "score_slope": float(together / alone) if alone > 0 else 0.0,
+        "score_correlation": float(together / np.sqrt(alone * own)) if alone > 0 and own > 0 else 0.0,
         "wrapped": float(wrapped.mean()),
         "clipped": float(beyond.mean()),
     }

@@ -1,14 +1,16 @@
-"""Say where numba keeps what it compiled: read in every worker, written in a rehearsal alone."""
+"""Say where numba keeps what it compiled: read before workers are made and in each, written in a rehearsal alone."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from numba.core import caching, config
+from numba.core.dispatcher import Dispatcher
 
 
 def keep_kernels(*, store: bool) -> None:
@@ -30,6 +32,20 @@ def keep_kernels(*, store: bool) -> None:
     setattr(caching._CacheLocator, "ensure_cache_path", permitted)  # noqa: B010
     if not store:
         setattr(caching.Cache, "save_overload", lambda cache, signature, data: None)  # noqa: B010
+
+
+def load_kernels() -> None:
+    """Load what kernels of packbench lie compiled on disk for this processor, so that workers find them in memory."""
+    for name, module in sorted(sys.modules.items()):
+        if not name.startswith("packbench."):
+            continue
+        kernels: list[Any] = [value for value in vars(module).values() if isinstance(value, Dispatcher)]
+        for kernel in kernels:
+            cache: Any = kernel._cache
+            if isinstance(cache, caching.Cache):
+                for key in cache._cache_file._load_index():
+                    if key == cache._index_key(key[0], kernel.targetctx.codegen()):
+                        kernel.compile(key[0])
 
 
 def cache_folders(code: Iterable[Path]) -> list[Path]:

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import cast
@@ -16,9 +17,11 @@ from typing import cast
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from packbench import gaussian, registry, resources, worker
+from packbench import registry, resources, worker
 from packbench.dataset import Dataset
+from packbench.errors import Infrastructure
 from packbench.exact import search_exact
+from packbench.gaussian import Gaussian
 from packbench.items import Array, Items, OnDisk, Ragged, as_vectors
 from packbench.method import Method
 from packbench.plan import Plan
@@ -31,11 +34,12 @@ from packbench.workers import Workers
 SHALLOW, DEEP = 10, 100  # recall@1 and @10 come from a search for 10, recall@100 from one for 100: depth is not free
 RECALL = f"recall@{SHALLOW}"
 REHEARSAL_SECONDS = 60.0
+MOST_RESIDENT = 1.2  # times what was weighed, above which a row carries a note
 WORSE_ALONE = 0.8  # a query's own row, where it is to be left out, takes one place of the ten
 FIELDS = (
     "spec", "measurement", "bytes", "seconds", "peak_bytes", "kernel", "shards", "query_ms", "reference_ms", "speedup",
     "batch", "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged", "health", "codes",
-    "blocks",
+    "blocks", "notes",
 )  # fmt: skip
 
 
@@ -83,6 +87,7 @@ class Bench:
             worker.stage(self._folder / "stage", f"extra-{name}", array)
         worker.stage(self._folder / "queries", "queries", dataset.queries)
         worker.stage(self._folder / "validation", "queries", dataset.validation)
+        self._stage_factors()
         begin = time.perf_counter()
         with self.profile.span("truth"):
             truth = truth_of(dataset.queries, dataset.items, dataset.metric, dataset.self_rows)
@@ -91,6 +96,18 @@ class Bench:
         self._judge = self._judge_of(dataset.queries, truth)
         self._chooser = self._judge_of(dataset.validation, chosen)
         self._relevance = Relevance(dataset) if dataset.qrels else None
+
+    def _stage_factors(self) -> None:
+        """Let a worker compute what many fits have in common, with the threads of a build: others round otherwise."""
+        fit = self._dataset.fit
+        if isinstance(fit, Ragged) or fit.ndim != 2 or fit.dtype.kind != "f":
+            return
+        job = {"stage": str(self._folder / "stage"), "factors": str(self._folder / "factors"),
+               "metric": self._dataset.metric, "seed": self._plan.seeds[0],
+               "threads": self._plan.build_threads}  # fmt: skip
+        answer = self.workers.run("factors", job)
+        if "ok" not in answer:
+            raise Infrastructure(f"moments of the fit sample: {answer['status']}: {answer['reason']}")
 
     def _judge_of(self, queries: Items, truth: Truth) -> Judge:
         return Judge(queries, self._dataset.items, self._dataset.metric, truth)
@@ -121,12 +138,12 @@ class Bench:
         folder = self._folder / key
         folder.mkdir(exist_ok=True)
         job = {"spec": str(method), "seed": seed, "threads": self._plan.build_threads, "metric": self._dataset.metric,
-               "stage": str(self._folder / "stage"), "artefact": str(folder),
+               "stage": str(self._folder / "stage"), "factors": str(self._folder / "factors"), "artefact": str(folder),
                "shards": self._plan.shards}  # fmt: skip
         answer = self.workers.run("build", job)
         if "ok" in answer:
             ok: Row = answer["ok"]
-            self.spent += sum(ok["seconds"].values())
+            self.spent += sum(ok["seconds"].values()) - ok.pop("handed_seconds")
             return ok
         shutil.rmtree(folder, ignore_errors=True)
         return no_figures(answer, "build")
@@ -221,7 +238,7 @@ class Bench:
             "codes": built["codes"],
             "blocks": built["blocks"],
         }  # fmt: skip
-        return own | found | quality
+        return own | found | quality | _memory_notes(own["bytes"])
 
     def _waterfall(self, method: Method, key: str, seed: int, own: Array) -> tuple[dict[str, list[int]], Row]:
         """Return how many of the true ten each stage before the method's own answers finds, per query, and more health.
@@ -254,12 +271,12 @@ class Bench:
         Under cosine it is given vectors of unit length.
         """
         dataset = self._dataset
-        fit, items = as_vectors(dataset.fit), dataset.items
+        items = dataset.items
         if isinstance(items, OnDisk):
             into = open_memmap(self._folder / "reference.npy", "w+", np.float32, items.shape)
-            coded = cast(Array, OnDisk(gaussian.gaussian_code(fit, items, 8 * bytes_per_item, 0, dataset.metric, into)))
+            coded = cast(Array, OnDisk(self._gaussian.code(items, 8 * bytes_per_item, 0, into)))
         else:
-            coded = gaussian.gaussian_code(fit, as_vectors(items), 8 * bytes_per_item, 0, dataset.metric)
+            coded = self._gaussian.code(as_vectors(items), 8 * bytes_per_item)
         rows = dataset.self_rows
         hits = search_exact(dataset.queries, coded, dataset.metric, min(SHALLOW + (rows is not None), dataset.n))
         ids = hits.ids if rows is None else without(hits.ids, rows)[:, :-1]
@@ -268,6 +285,10 @@ class Bench:
             "recall": {RECALL: float(right.mean() / min(SHALLOW, dataset.n))},
             "per_query": {RECALL: right.tolist()},
         }
+
+    @cached_property
+    def _gaussian(self) -> Gaussian:
+        return Gaussian.of(as_vectors(self._dataset.fit), self._dataset.metric)
 
     def _same_alone(self, batch: Array, rows: Array, alone: Array) -> None:
         """Judge what was timed, query by query: it has to be the search whose batches were judged.
@@ -311,6 +332,17 @@ class Bench:
 def software() -> str:
     """Hash the versions of what measures."""
     return hashlib.sha256(canonical(resources.versions()).encode()).hexdigest()[:12]
+
+
+def _memory_notes(weighed: Row) -> Row:
+    """Say so where a search holds more than a fifth beyond what was weighed: copies, tables, or room to work in."""
+    known = weighed["payload"] * weighed["n"] + weighed["shared"]
+    if weighed["resident"] <= MOST_RESIDENT * known:
+        return {}
+    return {"notes": [
+        f"holds {weighed['resident'] / 1e6:.2f} MB while it searches, and its arrays weigh {known / 1e6:.2f} MB: "
+        f"{(weighed['resident'] - known) / weighed['n']:.0f} bytes per item more, room to work in included"
+    ]}  # fmt: skip
 
 
 def no_figures(answer: Row, phase: str) -> NoFigures:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from packbench.gaussian import gaussian_code, water_level
+from packbench.gaussian import Gaussian, water_level
 
 
 def rate(variances, level):
@@ -29,7 +29,7 @@ def test_error_is_the_distortion_of_the_rate():
     vectors = ((rng.standard_normal((40_000, 16)) * np.sqrt(variances)) @ turn.T + 3).astype(np.float32)
     for bits in (2.0, 12.0, 60.0):
         level = water_level(variances, bits)
-        coded = gaussian_code(vectors, vectors, bits)
+        coded = Gaussian.of(vectors).code(vectors, bits)
         error = np.square(coded - vectors).sum(axis=1).mean()
         assert error == pytest.approx(np.minimum(variances, level).sum(), rel=0.02)
 
@@ -38,11 +38,12 @@ def test_one_variance_gives_the_textbook_figure():
     """At b bits per coordinate the error is 4^-b of the variance."""
     vectors = np.random.default_rng(1).standard_normal((20_000, 32)).astype(np.float32)
     for bits in (1, 2, 3):
-        error = np.square(gaussian_code(vectors, vectors, 32 * bits) - vectors).mean()
+        error = np.square(Gaussian.of(vectors).code(vectors, 32 * bits) - vectors).mean()
         assert error == pytest.approx(4.0**-bits, rel=0.03)
 
 
 def test_same_seed_same_vectors():
     vectors = np.random.default_rng(2).standard_normal((100, 8)).astype(np.float32)
-    assert np.array_equal(gaussian_code(vectors, vectors, 16), gaussian_code(vectors, vectors, 16))
-    assert not np.array_equal(gaussian_code(vectors, vectors, 16), gaussian_code(vectors, vectors, 16, seed=1))
+    own = Gaussian.of(vectors)
+    assert np.array_equal(own.code(vectors, 16), own.code(vectors, 16))
+    assert not np.array_equal(own.code(vectors, 16), own.code(vectors, 16, seed=1))

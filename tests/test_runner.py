@@ -61,6 +61,15 @@ def test_bytes_are_itemised_and_spread_over_the_deployment(rows):
     assert weighed["disk"] == sum(entry[-1] for entry in weighed["arrays"])
 
 
+def test_memory_beyond_what_was_weighed_is_noted(rows):
+    """So little is weighed here that room to work in alone is more than a fifth of it, in every row."""
+    for row in rows.values():
+        if row["status"] == "ok":
+            weighed = row["bytes"]["payload"] * row["bytes"]["n"] + row["bytes"]["shared"]
+            noted = any("bytes per item more" in note for note in row.get("notes", []))
+            assert noted == (row["bytes"]["resident"] > 1.2 * weighed)
+
+
 def test_a_choice_is_made_on_validation_queries_and_told(rows):
     row = rows["pca", 40.0]
     assert len(row["tried"]) > 1

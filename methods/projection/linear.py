@@ -9,6 +9,8 @@ import numpy as np
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import score_of
+from packbench.factors import generator as generator
+from packbench.factors import random_orthogonal as random_orthogonal
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Method, Metric, Transform
 from packbench.methods.scalar.float16 import Float16
@@ -38,21 +40,6 @@ def map_queries(queries: Items, matrix: Array) -> Array:
     """Return queries @ matrix.T without the padding that `map_rows` needs, for a single query is timed."""
     found: Array = as_vectors(queries, "queries") @ matrix.T
     return found
-
-
-def generator(seed: int) -> np.random.Generator:
-    """Return the random numbers of a seed, in a stream of their own.
-
-    Synthetic items are the plain stream of a small seed too, and a rotation made of the very items would line them up
-    with the axes.
-    """
-    return np.random.default_rng([seed, 0x70726F6A])
-
-
-def random_orthogonal(d: int, seed: int) -> Array:
-    """Draw a rotation or reflection (d, d) float32 uniformly: QR of a Gaussian matrix, signs fixed by diag(R)."""
-    q, r = np.linalg.qr(generator(seed).standard_normal((d, d)))
-    return np.ascontiguousarray(q * np.where(np.diag(r) < 0, -1, 1), dtype=np.float32)
 
 
 def unit(vectors: Array) -> Array:

@@ -12,10 +12,10 @@ from scipy.linalg import hadamard
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
+from packbench.factors import leading, moment
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Sample, Transform
 from packbench.methods.projection.linear import conditioned, generator, map_queries, map_rows, random_orthogonal
-from packbench.methods.projection.pca import covariance_of, leading_directions
 from packbench.registry import register
 
 ROWS = 4096
@@ -69,7 +69,7 @@ class MinKurtosisRotation(Transform):
         return {
             "identity": np.eye(d, dtype=np.float32),
             "hadamard": _hadamard(d, self.seed),
-            "pca": leading_directions(covariance_of(vectors, np.zeros(d)), d).astype(np.float32),
+            "pca": leading(moment(vectors), d)[1].astype(np.float32),
             "random": random_orthogonal(d, self.seed),
         }
 

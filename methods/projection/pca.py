@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.linalg import eigh
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
-from packbench.items import Array, Items, as_vectors, blocks
+from packbench.factors import leading, moment
+from packbench.items import Items, as_vectors
 from packbench.method import Arrays, Method, Metric, Sample, Transform
 from packbench.methods.projection.linear import (
     centred,
@@ -67,7 +67,7 @@ class PCA(Transform):
         if sample.metric == "cosine":
             vectors = unit(vectors)
         mean = vectors.mean(axis=0, dtype=np.float64)
-        components = leading_directions(covariance_of(vectors, mean), self.dim)
+        components = leading(moment(vectors, mean), self.dim)[1]
         return {"mean": mean.astype(np.float32), "components": components.astype(np.float32), "rule": rule}
 
     def apply(self, items: Items, shared: Arrays) -> Items:
@@ -75,19 +75,3 @@ class PCA(Transform):
 
     def apply_queries(self, queries: Items, shared: Arrays) -> Items:
         return map_queries(centred_queries(queries, shared["mean"], shared["rule"]), shared["components"])
-
-
-def covariance_of(vectors: Array, mean: Array) -> Array:
-    """Return the (d, d) float64 mean of (x - mean)(x - mean)^T."""
-    total = np.zeros((len(mean), len(mean)))
-    for part in blocks(len(vectors), 8192):
-        block = vectors[part] - mean
-        total += block.T @ block
-    return total / len(vectors)
-
-
-def leading_directions(covariance: Array, dim: int) -> Array:
-    """Return eigenvectors as rows, greatest eigenvalue first, each with its largest entry positive."""
-    rows = eigh(covariance)[1].T[::-1][:dim]
-    largest = rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)]
-    return np.ascontiguousarray(rows * np.where(largest < 0, -1, 1)[:, None])
