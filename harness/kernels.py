@@ -41,8 +41,8 @@ def load_kernels() -> None:
             continue
         kernels: list[Any] = [value for value in vars(module).values() if isinstance(value, Dispatcher)]
         for kernel in kernels:
-            cache: Any = kernel._cache
-            if isinstance(cache, caching.Cache):
+            if isinstance(kernel._cache, caching.Cache):
+                cache: Any = kernel._cache
                 for key in cache._cache_file._load_index():
                     if key == cache._index_key(key[0], kernel.targetctx.codegen()):
                         kernel.compile(key[0])
