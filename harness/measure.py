@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from importlib import metadata
@@ -39,7 +39,7 @@ WORSE_ALONE = 0.8  # a query's own row, where it is to be left out, takes one pl
 FIELDS = (
     "spec", "measurement", "bytes", "seconds", "peak_bytes", "kernel", "shards", "query_ms", "reference_ms", "speedup",
     "batch", "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged", "health", "codes",
-    "blocks", "notes",
+    "fitted_as", "blocks", "notes",
 )  # fmt: skip
 
 
@@ -72,6 +72,8 @@ class Bench:
         }
         self._alone = alone  # entered while a search is timed
         self._built: dict[str, Row | NoFigures] = {}
+        self._longest: dict[str, Method] = {}
+        self._fits: dict[str, Row | None] = {}
         self._validated: dict[str, float] = {}
 
     def stage(self) -> None:
@@ -118,6 +120,30 @@ class Bench:
                  self.software, self._plan.threads, self._plan.build_threads, self._plan.deployment_n]  # fmt: skip
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
 
+    def nest(self, methods: Collection[Method], seed: int) -> None:
+        """Let configurations that nest in each other be fitted once: the last of them, which has the most levels."""
+        *_, longest = methods
+        if len(methods) > 1:
+            self._longest |= {self.key(method, seed): longest for method in methods}
+
+    def _fit_of(self, longest: Method, seed: int) -> tuple[Path, Row | None]:
+        """Return the file of a fit that others are taken out of, and its seconds; none where it failed."""
+        key = self.key(longest, seed)
+        file = self._folder / "fits" / f"{key}.npz"
+        if key not in self._fits:
+            file.parent.mkdir(exist_ok=True)
+            job = self._job(longest, seed) | {"fitted": str(file)}
+            answer = self.workers.run("fit", job)
+            self._fits[key] = ok = answer.get("ok")
+            if ok is not None:
+                self.spent += ok["seconds"]["fit"] - ok["handed_seconds"]
+        return file, self._fits[key]
+
+    def _job(self, method: Method, seed: int) -> Row:
+        """Return what a worker has to know to fit."""
+        return {"spec": str(method), "seed": seed, "threads": self._plan.build_threads, "metric": self._dataset.metric,
+                "stage": str(self._folder / "stage"), "factors": str(self._folder / "factors")}  # fmt: skip
+
     def build(self, method: Method, seed: int) -> Row:
         """Return the bytes, seconds and peaks of fit and encode; the arrays lie on disk until they are measured.
 
@@ -137,13 +163,17 @@ class Bench:
         self._rehearse(method, seed)
         folder = self._folder / key
         folder.mkdir(exist_ok=True)
-        job = {"spec": str(method), "seed": seed, "threads": self._plan.build_threads, "metric": self._dataset.metric,
-               "stage": str(self._folder / "stage"), "factors": str(self._folder / "factors"), "artefact": str(folder),
-               "shards": self._plan.shards}  # fmt: skip
-        answer = self.workers.run("build", job)
+        job = self._job(method, seed) | {"artefact": str(folder), "shards": self._plan.shards}
+        longest = self._longest.get(key)
+        file, fit = self._fit_of(longest, seed) if longest is not None else (None, None)
+        answer = self.workers.run("build", job | ({"fitted": str(file)} if fit else {}))
         if "ok" in answer:
             ok: Row = answer["ok"]
             self.spent += sum(ok["seconds"].values()) - ok.pop("handed_seconds")
+            if fit:
+                # Nobody knows what it alone would have taken: no more than the fit that it was taken out of.
+                ok["seconds"]["fit"] += fit["seconds"]["fit"]
+                ok["fitted_as"] = str(longest)
             return ok
         shutil.rmtree(folder, ignore_errors=True)
         return no_figures(answer, "build")
@@ -236,6 +266,7 @@ class Bench:
             },
             "health": built.get("health", {}) | told,
             "codes": built["codes"],
+            "fitted_as": built.get("fitted_as", str(method)),
             "blocks": built["blocks"],
         }  # fmt: skip
         return own | found | quality | _memory_notes(own["bytes"])

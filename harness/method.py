@@ -100,6 +100,17 @@ class Method(ABC):
         """Learn the shared arrays: codebooks, rotations, thresholds."""
         return {}
 
+    def nests_by(self) -> str:
+        """Return the field of which a greater value only adds to what `fit` learns, or nothing.
+
+        A run then fits once for all budgets, and each configuration takes its own out of that by `cut`.
+        """
+        return ""
+
+    def cut(self, shared: Arrays) -> Arrays:
+        """Take what `fit` would return, to the last bit, out of a fit with a greater `nests_by` field."""
+        raise TypeError(f"{self} takes nothing out of other fits")
+
     @abstractmethod
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         """Code items into arrays whose rows follow them (or values and offsets); a row must not depend on its batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -114,6 +115,7 @@ class Runner:
     def __init__(self, dataset: Dataset, plan: Plan, bench: Bench) -> None:
         self.dataset, self.plan, self.bench = dataset, plan, bench
         self._plans: dict[tuple[str, float | None], Row] = {}
+        self._nested: set[tuple[str, int]] = set()
 
     def measured(self, cell: Cell) -> Row:
         """Return the row of a cell, once the bench is staged."""
@@ -247,8 +249,28 @@ class Runner:
             return {"status": "needs", "reason": f"needs {', '.join(missing)}, which is not installed; {extras}"}
         return self._chosen(cell, able)
 
+    def _nest(self, cell: Cell) -> None:
+        """Find among all budgets of a request the configurations that can be taken out of one fit.
+
+        A plug-in's are each fitted alone: what it says of itself here would run outside a worker.
+        """
+        request = parse_request(cell.request)
+        if (cell.request, cell.seed) in self._nested or isinstance(request, Method) or request.family() == "plugin":
+            return
+        self._nested.add((cell.request, cell.seed))
+        alike: dict[tuple[Method, str], set[Method]] = {}
+        for budget in self.plan.budgets:
+            with contextlib.suppress(Exception):  # told in the cell of that budget
+                for method in self._candidates(dataclasses.replace(cell, budget=budget)):
+                    if field := method.nests_by():
+                        least = dataclasses.replace(cast(Any, method), **{field: 1})
+                        alike.setdefault((least, field), set()).add(method)
+        for (_, field), methods in alike.items():
+            self.bench.nest(sorted(methods, key=lambda method: getattr(method, field)), cell.seed)
+
     def _chosen(self, cell: Cell, candidates: list[Method]) -> Row:
         """Build the candidates, drop those too heavy, keep the best on validation queries, measure it on the test."""
+        self._nest(cell)
         tried = {method: self._weighed(cell, method) for method in candidates}
         usable = [method for method, note in tried.items() if note["status"] == "ok"]
         if len(usable) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 import itertools
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -276,6 +277,19 @@ class MethodChecks:
             for name in one:
                 same = one[name].tobytes() == two[name].tobytes()
                 require(same, f"{what} gives other bytes for {name!r} the second time")
+
+    def test_a_smaller_configuration_is_cut_out_of_a_larger(self, method: Method) -> None:
+        """What `cut` takes out of the fit of more levels is what fewer levels learn, bit for bit."""
+        if not (field := method.nests_by()):
+            return
+        more = dataclasses.replace(cast(Any, method), **{field: getattr(method, field) + 3})
+        for metric in self.metrics:
+            sample = self.make_sample(self.n, self.dims[0], metric, 1)
+            alone, taken = method.fit(sample), method.cut(more.fit(sample))
+            require(set(alone) == set(taken), f"{more} cut to {method} has other arrays than its own fit")
+            for name in alone:
+                same = alone[name].dtype == taken[name].dtype and np.array_equal(alone[name], taken[name])
+                require(same, f"{name!r} of {method} is not what is cut out of {more}")
 
     def test_same_answers_after_saving(self, method: Method) -> None:
         """What was written and read back answers as what was returned."""

@@ -144,16 +144,42 @@ def _method(job: Json) -> Method:
     return reseed(parse(job["spec"]), job["seed"])
 
 
-def build(job: Json, watch: guard.Guard) -> Json:
-    """Fit on the sample, encode the items, write the artefact; return seconds, peaks and the ledger."""
-    folder, out = Path(job["stage"]), Path(job["artefact"])
-    items = staged(folder, "items")
+def _sample(job: Json) -> Sample:
+    """Return what `fit` may learn from, as it was staged."""
+    folder = Path(job["stage"])
     fit = staged(folder, "fit")
-    if items is None or fit is None:
+    if fit is None:
         raise BadInput(f"nothing is staged in {folder}")
     names = sorted({file.name.split(".")[0] for file in folder.glob("extra-*.npy")})
     extras = {name.removeprefix("extra-"): np.load(folder / f"{name}.dense.npy", mmap_mode="r") for name in names}
-    sample = Sample(fit, job["metric"], staged(folder, "fit_queries"), extras)
+    return Sample(fit, job["metric"], staged(folder, "fit_queries"), extras)
+
+
+def fit(job: Json, watch: guard.Guard) -> Json:
+    """Fit on the sample and write all that was learnt to a file, for configurations that take theirs out of it."""
+    sample, out = _sample(job), Path(job["fitted"])
+    factors.use(Path(job["factors"]))
+    _shut_in(job, watch, out.parent)
+    method = _method(job)
+    resources.limit_memory(job["memory_bytes"])
+    start = time.perf_counter()
+    with watch:
+        shared = artefact.checked(method.fit(sample), "fit")
+    seconds, handed = time.perf_counter() - start, factors.handed_seconds()
+    np.savez(out, **cast(Any, shared))
+    return {"seconds": {"fit": seconds + handed}, "handed_seconds": handed}
+
+
+def build(job: Json, watch: guard.Guard) -> Json:
+    """Fit on the sample, encode the items, write the artefact; return seconds, peaks and the ledger.
+
+    Where a file holds the fit of a configuration that this one nests in, it takes its own out of that.
+    """
+    folder, out = Path(job["stage"]), Path(job["artefact"])
+    items, sample = staged(folder, "items"), _sample(job)
+    if items is None:
+        raise BadInput(f"nothing is staged in {folder}")
+    longest = dict(np.load(job["fitted"])) if job.get("fitted") else None
     factors.use(Path(job.get("factors", "")))
     _shut_in(job, watch, out)
     method = _method(job)
@@ -162,7 +188,7 @@ def build(job: Json, watch: guard.Guard) -> Json:
     before = resources.resident_bytes()
     start = time.perf_counter()
     with watch:
-        shared = artefact.checked(method.fit(sample), "fit")
+        shared = artefact.checked(method.fit(sample) if longest is None else method.cut(longest), "fit")
     fitted, handed = time.perf_counter(), factors.handed_seconds()
     peak_fit = resources.peak_bytes()
     resources.reset_peak()
@@ -402,5 +428,7 @@ def ping(job: Json, watch: guard.Guard) -> Json:
     return {}
 
 
-_JOBS = {"ping": ping, "rehearse": rehearse, "plan": plan, "build": build, "search": search, "waterfall": waterfall,
-         "factors": stage_factors}  # fmt: skip
+_JOBS = {
+    "ping": ping, "factors": stage_factors, "rehearse": rehearse, "plan": plan, "fit": fit, "build": build,
+    "search": search, "waterfall": waterfall,
+}  # fmt: skip

@@ -20,12 +20,12 @@ from packbench.methods.binary.mixed_dim_1b4b import MixedDim1b4b
 from packbench.methods.binary.onebit_svid import OnebitSvid
 from packbench.methods.binary.pb_salient import PBSalient
 from packbench.methods.binary.residual_binary import MultibasisBinary, ResidualBinary, optimise, residual_signs
-from packbench.methods.binary.scaled import sign_sums
 from packbench.methods.binary.sigma_delta_rff import SigmaDeltaRFF, sigma_delta
 from packbench.methods.binary.sign import Sign
 from packbench.methods.binary.sign_lowrank import SignLowrank
 from packbench.methods.binary.sign_median import SignMedian
 from packbench.methods.binary.sign_scale import SignScale
+from packbench.methods.binary.signs import sign_sums
 from packbench.methods.binary.stochastic_sign import StochasticSign
 from packbench.methods.binary.ternary import Ternary
 from packbench.methods.scalar.int4 import Int4
@@ -162,8 +162,8 @@ def test_vectors_of_another_width_are_refused() -> None:
 
 @pytest.mark.parametrize("d", [5, 64, 130, 200])
 def test_sign_sums_read_the_bits_in_the_order_of_this_folder(d: int) -> None:
-    rows, weights = normal(9, d), normal(1, d, seed=1)[0]
-    assert np.allclose(sign_sums(pack_signs(rows), weights), np.where(rows > 0, 1, -1) @ weights, atol=1e-4)
+    rows, weights = normal(9, d), normal(1, d, seed=1)
+    assert np.allclose(sign_sums(pack_signs(rows), weights), weights @ np.where(rows > 0, 1, -1).T, atol=1e-4)
 
 
 # sign_scale, sign_median, onebit_svid, instance_threshold: where to cut and what a sign stands for

@@ -13,7 +13,7 @@ from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import search_exact
 from packbench.method import Sample
-from packbench.methods.codebook import adc, kmeans
+from packbench.methods.codebook import adc
 from packbench.methods.codebook.opq import OPQ
 from packbench.methods.codebook.pq import PQ
 from packbench.methods.codebook.rq import RQ
@@ -270,15 +270,13 @@ def test_pq_agrees_with_faiss(d, m, bits):
     method = PQ(m, bits, seed=3)
     codes, shared = built(method, rows, items)
     index = faiss.IndexPQ(d, m, bits, faiss.METRIC_INNER_PRODUCT)
-    index.do_polysemous_training = False
-    index.pq.cp.seed, index.pq.cp.niter, index.pq.cp.min_points_per_centroid = 3, 25, 1
-    with adc.blas_distances():
-        index.train(rows)
+    faiss.copy_array_to_vector(shared["codebook"].ravel(), index.pq.centroids)
+    index.is_trained = True
     index.add(items)
-    assert np.allclose(faiss.vector_to_array(index.pq.centroids), shared["codebook"].ravel())
     assert np.mean(faiss.vector_to_array(index.codes) != codes["codes"].ravel()) < 1e-3  # ties round either way
     found = method.open(codes, shared, "ip").search(queries, 10)
-    assert overlap(found.ids, index.search(queries, 10)[1]) > 0.995
+    # Many items have equal codes, and of equal scores faiss keeps any.
+    assert np.allclose(found.scores, index.search(queries, 10)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_pq_seed_changes_the_codebook():
@@ -306,9 +304,7 @@ def test_opq_never_loses_to_pq_from_the_same_start(data, seed):
     rows = rows.astype(np.float32)
     start = distortion(OPQ(4, 6, niter=0, start="identity"), rows)
     assert distortion(OPQ(4, 6, start="identity"), rows) <= start * (1 + 1e-6)
-    # Ten rounds of k-means under R = I are product quantisation's.
-    codebook = kmeans.train(rows, 4, 6, 0, niter=10)
-    assert np.isclose(start, np.mean((adc.decode(adc.assign(rows, codebook), codebook) - rows) ** 2))
+    assert np.isclose(start, distortion(PQ(4, 6), rows))  # which is what it is under R = I
 
 
 def test_opq_more_rounds_never_raise_the_distortion():
@@ -393,22 +389,29 @@ def test_opq_loses_nothing_against_the_training_of_faiss():
 # Residual quantisation
 
 
-def test_rq_of_one_level_is_k_means():
-    rows = gaussian(300, 320)  # fewer rows than coordinates: k-means in all of them at once
-    shared = RQ(1, 5, seed=7).fit(Sample(rows))
-    kmeans = faiss.Kmeans(320, 32, niter=10, seed=7, min_points_per_centroid=1)
-    kmeans.train(rows)
-    assert np.allclose(shared["codebook"][0], kmeans.centroids, atol=1e-5)
-    codes = RQ(1, 5).encode(rows, shared)["codes"]
-    nearest = kmeans.index.search(rows, 1)[1]
-    assert np.array_equal(adc.unpack(codes, 1, 5), nearest)
+def test_rq_loses_nothing_against_the_training_of_faiss():
+    rows, items = gaussian(3000, 64), gaussian(1000, 64, 1)
+    theirs = faiss.ResidualQuantizer(64, 6, 6)
+    theirs.train_type = theirs.Train_progressive_dim | theirs.Skip_codebook_tables
+    theirs.cp.niter, theirs.max_beam_size = 10, 2
+    theirs.train(rows)
+    method, lost = RQ(6, 6), []
+    shared = dict(method.fit(Sample(rows)))
+    for codebook in (shared["codebook"], faiss.vector_to_array(theirs.codebooks).reshape(6, 64, 64)):
+        both = shared | {"codebook": codebook}
+        lost.append(np.mean((method.decode(dict(method.encode(items, both)), both) - items) ** 2))
+    assert lost[0] < 1.02 * lost[1]
 
 
-def test_rq_of_one_level_is_as_good_as_k_means():
-    rows = gaussian(2000, 8)
-    kmeans = faiss.Kmeans(8, 32, niter=25, seed=0, min_points_per_centroid=1)
+@pytest.mark.parametrize(("n", "d"), [(300, 320), (2000, 8), (1000, 100)])
+def test_rq_of_one_level_is_as_good_as_k_means(n, d):
+    rows = gaussian(n, d)
+    kmeans = faiss.Kmeans(d, 32, niter=25, seed=0, min_points_per_centroid=1)
     kmeans.train(rows)
-    assert distortion(RQ(1, 5), rows) < 1.05 * kmeans.obj[-1] / rows.size
+    codes, shared = built(RQ(1, 5), rows)
+    squares = ((rows[:, None] - shared["codebook"][0]) ** 2).sum(axis=2)
+    assert squares.min(axis=1).sum() < 1.02 * kmeans.obj[-1]
+    assert np.mean(adc.unpack(codes["codes"], 1, 5)[:, 0] == squares.argmin(axis=1)) > 0.99
 
 
 def test_rq_every_level_lowers_the_distortion():
@@ -456,12 +459,10 @@ def test_rq_agrees_with_faiss(norm_bits):
     kind = faiss.AdditiveQuantizer.ST_norm_float if norm_bits else faiss.AdditiveQuantizer.ST_LUT_nonorm
     measure = faiss.METRIC_L2 if norm_bits else faiss.METRIC_INNER_PRODUCT
     index = faiss.IndexResidualQuantizer(16, 4, 6, measure, kind)
-    index.rq.cp.niter, index.rq.cp.seed, index.rq.max_beam_size = 10, 2, 5
-    index.rq.cp.min_points_per_centroid = 1
+    faiss.copy_array_to_vector(shared["codebook"].ravel(), index.rq.codebooks)
+    index.rq.max_beam_size, index.rq.is_trained, index.is_trained = 5, True, True
     with adc.blas_distances():
-        index.train(rows)
         index.add(items)
-    assert np.allclose(faiss.vector_to_array(index.rq.codebooks), shared["codebook"].ravel(), atol=1e-6)
     theirs = faiss.vector_to_array(index.codes).reshape(len(items), -1)
     assert np.mean((theirs[:, :3] != codes["codes"][:, :3]).any(axis=1)) < 5e-3
     found = method.open(codes, shared, metric).search(queries, 10)

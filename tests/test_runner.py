@@ -10,6 +10,7 @@ from packbench import runner, worker
 from packbench.dataset import from_vectors
 from packbench.errors import BadInput
 from packbench.store import Store
+from packbench.workers import Workers
 
 FAST = {"timing_seconds": 0.02, "references": False, "deployment_n": 10_000}
 
@@ -112,6 +113,32 @@ def test_a_spec_is_measured_once_for_all_budgets(rows, dataset, tmp_path):
     assert one["measurement"] == two["measurement"]
     assert one["query_ms"] == two["query_ms"]
     assert two["spent_seconds"] == 0
+
+
+def test_configurations_that_nest_are_fitted_once(dataset, tmp_path, monkeypatch):
+    """The last levels of a residual code only add to the first: all budgets take theirs out of one fit."""
+    fitted = []
+    run = Workers.run
+
+    def counted(self, kind, job, *rest):
+        if kind == "fit" or (kind == "build" and "fitted" not in job):
+            fitted.append(job["spec"])
+        return run(self, kind, job, *rest)
+
+    monkeypatch.setattr(Workers, "run", counted)
+    budgets = {"budgets": (8.0, 12.0, 16.0), **FAST, "deployment_n": 1_000_000}
+    runner.run(dataset, ["semantic_id"], tmp_path / "together", **budgets, tries=1)
+    together = {row["budget"]: row for row in Store(tmp_path / "together").rows()}
+    specs = [row["spec"] for row in together.values()]
+    assert len(set(specs)) == 3
+    assert fitted == [specs[-1]]
+    assert {row["fitted_as"] for row in together.values()} == {specs[-1]}
+    alone = [runner.run(dataset, [spec], tmp_path / str(at), budgets=(40.0,), **FAST) for at, spec in enumerate(specs)]
+    assert len(fitted) == 4
+    for place, row in zip(alone, together.values(), strict=True):
+        (own,) = Store(place).rows()
+        assert own["codes"] == row["codes"]
+        assert own["fitted_as"] == own["spec"]
 
 
 def test_references_are_measured_at_their_own_size(dataset, tmp_path):

@@ -12,7 +12,19 @@ from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import search_exact
 from packbench.method import Codec, Sample
-from packbench.methods.scalar.packing import pack, packed_bytes, quadratic_sums, table_sums, unpack, weighted_sums
+from packbench.methods.scalar.casts import widened
+from packbench.methods.scalar.kernels import scan_halves
+from packbench.methods.scalar.packing import (
+    _reach,
+    _readable,
+    field_sums,
+    look_up,
+    pack,
+    packed_bytes,
+    row_sums,
+    unpack,
+    weighted_sums,
+)
 from packbench.methods.scalar.turboquant_mse import gaussian_levels
 from packbench.spec import parse
 
@@ -167,14 +179,90 @@ def test_packing_is_tight_and_reversible(bits: int, d: int, n: int, seed: int) -
     packed = pack(integers, bits)
     assert packed.shape == (n, packed_bytes(bits, d)) == (n, -(-bits * d // 8))
     np.testing.assert_array_equal(unpack(packed, bits, d), integers)
-    weights, table = rng.standard_normal((2, d)).astype(np.float32), rng.standard_normal(2**bits).astype(np.float32)
+    weights, table = rng.standard_normal((4, d)).astype(np.float32), rng.standard_normal(2**bits).astype(np.float32)
     c = integers.astype(np.float64)
     scale = 1e-5 * 4.0**bits * max(d, 1)
     np.testing.assert_allclose(weighted_sums(packed, bits, weights[0]), c @ weights[0], atol=scale)
-    both = quadratic_sums(packed, bits, weights[0], weights[1], weights[0])
-    np.testing.assert_allclose(both[0], c @ weights[0], atol=scale)
-    np.testing.assert_allclose(both[1], c @ weights[1] + c**2 @ weights[0], atol=scale)
-    np.testing.assert_allclose(table_sums(packed, bits, table, weights[0]), table[integers] @ weights[0], atol=1e-3)
+    np.testing.assert_array_equal(look_up(integers, table), table[integers])
+    for values, entries in ((c, None), (table[integers], table)):
+        q, step, low, more = weights
+        expected = np.stack([values @ q, ((low + step * values) ** 2).sum(axis=1), values @ more], axis=1)
+        found = row_sums(packed, bits, (q, step, low, more), entries)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=scale)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 7, 8])
+@pytest.mark.parametrize(("d", "block"), [(1, 8), (61, 8), (384, 32), (100, 40), (300, 64), (300, 256)])
+def test_sums_take_the_scale_of_a_block(bits: int, d: int, block: int) -> None:
+    rng = np.random.default_rng(bits)
+    integers = rng.integers(0, 2**bits, (9, d), dtype=np.uint8)
+    table, scales = rng.standard_normal(2**bits).astype(np.float32), rng.random((9, -(-d // block))).astype(np.float32)
+    values = table[integers] * np.repeat(scales, block, axis=1)[:, :d]
+    q, step = rng.standard_normal((2, d)).astype(np.float32)
+    found = row_sums(pack(integers, bits), bits, (q, step), table, scales, block)
+    expected = np.stack([values @ q, ((step * values) ** 2).sum(axis=1)], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("width", "entries"), [(4, 16), (8, 8), (8, 32), (8, 64), (8, 256)])
+@pytest.mark.parametrize(("n", "nbytes"), [(1, 1), (16, 64), (37, 63), (50, 7), (70, 130)])
+def test_fields_select_entries_of_their_own_tables(width: int, entries: int, n: int, nbytes: int) -> None:
+    rng = np.random.default_rng(n)
+    codes = rng.integers(0, 256 if width == 4 else entries, (n, nbytes), dtype=np.uint8)
+    numbers = np.stack([codes & 15, codes >> 4], axis=2).reshape(n, -1) if width == 4 else codes
+    tables = rng.standard_normal((2, numbers.shape[1], entries)).astype(np.float32)
+    expected = tables[:, np.arange(numbers.shape[1]), numbers].sum(axis=2)
+    np.testing.assert_allclose(field_sums(codes, width, tables), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_a_sum_does_not_depend_on_where_its_row_lies(bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    packed = np.tile(pack(rng.integers(0, 2**bits, (1, 93), dtype=np.uint8), bits), (101, 1))
+    weights, table = rng.standard_normal((2, 93)).astype(np.float32), rng.standard_normal(2**bits).astype(np.float32)
+    for entries in (None, table):
+        assert len(np.unique(row_sums(packed, bits, tuple(weights), entries), axis=0)) == 1
+    tables = rng.standard_normal((1, 2 * packed.shape[1], 16)).astype(np.float32)
+    assert len(np.unique(field_sums(packed, 4, tables))) == 1
+
+
+@given(st.integers(1, 8), st.integers(1, 300), st.integers(1, 40), st.sampled_from([1, 16]))
+@settings(max_examples=60, deadline=None)
+def test_no_row_is_read_past_the_end_of_memory(bits: int, d: int, n: int, step: int) -> None:
+    packed = np.arange(n * packed_bytes(bits, d), dtype=np.uint32).astype(np.uint8).reshape(n, -1)
+    reach, seen = _reach(bits, d), 0
+    for part, rows in _readable(packed, step, reach):
+        count = -(-(part.stop - part.start) // step) * step
+        assert part.start == seen and rows.size >= (count - step) * packed.shape[1] + reach
+        np.testing.assert_array_equal(rows[: part.stop - part.start], packed[part])
+        seen = part.stop
+    assert seen == n
+    chunks, ends, start = -(-d // 128), [d // 8 * bits + 8], 0
+    for width in (8,) if bits == 8 else (4, 2, 1):
+        if bits & width:
+            ends.append(start + 16 * width * chunks)
+            start += d // 8 * width
+    assert reach >= max(ends)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_sixteen_bit_floats_widen_to_what_they_are(half: bool) -> None:
+    patterns = np.arange(65536, dtype=np.uint16)
+    values = (
+        patterns.view(np.float16).astype(np.float32) if half else (patterns.astype(np.uint32) << 16).view(np.float32)
+    )
+    finite = np.isfinite(values)
+    np.testing.assert_array_equal(widened(patterns[finite], half), values[finite])
+    usual = patterns[np.abs(np.where(finite, values, np.inf)) < 1e15]
+    rows = np.random.default_rng(0).permutation(usual)[: len(usual) // 31 * 31].reshape(-1, 31)
+    exact = widened(rows, half).astype(np.float64)
+    query = np.random.default_rng(1).standard_normal(31).astype(np.float32)
+    dots, squares = np.empty((2, len(rows)), np.float32)
+    for norms in (dots[:0], squares):
+        dots[:] = np.nan
+        scan_halves(rows.view(np.int16), half, query, dots, norms)
+        assert (np.abs(dots - exact @ query) <= 1e-5 * np.abs(exact).max(axis=1)).all()
+    np.testing.assert_allclose(squares, (exact**2).sum(axis=1), rtol=1e-5)
 
 
 def test_float16_is_ieee_rounding() -> None:

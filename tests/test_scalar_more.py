@@ -12,9 +12,7 @@ from packbench.exact import search_exact
 from packbench.method import Codec, Sample
 from packbench.methods.projection.min_kurtosis_rotation import MinKurtosisRotation, kurtosis
 from packbench.methods.scalar.fp8 import FP8
-from packbench.methods.scalar.levels import _places
 from packbench.methods.scalar.normal_float import NormalFloat
-from packbench.methods.scalar.packing import pack
 from packbench.registry import get
 from packbench.spec import parse
 
@@ -226,13 +224,6 @@ def test_impossible_configurations_are_refused(spec: str) -> None:
 
 
 # Level tables.
-
-
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_places_are_where_pack_puts_integers(bits: int) -> None:
-    integers = np.random.default_rng(0).integers(0, 2**bits, (5, 131), dtype=np.uint8)
-    byte, shift = _places(131, bits)
-    np.testing.assert_array_equal((pack(integers, bits)[:, byte] >> shift) % 2**bits, integers)
 
 
 @pytest.mark.parametrize(("bits", "expected"), [(1, 0.3634), (2, 0.1175), (3, 0.03455), (4, 0.0095)])

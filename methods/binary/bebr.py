@@ -53,8 +53,8 @@ class BEBR(Method):
     scorer: str = "asymmetric"
     positives: str = "noise"
     noise: float = 1.0
-    epochs: int = 10
-    rate: float = 3e-5
+    epochs: int = 5
+    rate: float = 1e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -118,6 +118,7 @@ class BEBR(Method):
         spread = self.noise * float(answers.square().sum(dim=1).mean().sqrt()) / np.sqrt(answers.shape[1])
         noise = torch.randn(asked.shape, generator=generator) * spread if self.positives == "noise" else 0
         held = asked + noise
+        directions = torch.nn.functional.normalize
         keys = torch.empty(0, self.dim)
         kept_rows = np.empty(0, np.int64)
 
@@ -132,9 +133,8 @@ class BEBR(Method):
         def contrast(queries: Any, rows: Array, others: Any, other_rows: Array) -> Any:
             real, code = levels(queries, online)
             asking = real if self.scorer == "asymmetric" else code
-            candidates = torch.cat([levels(answers[rows], online)[1], others])
-            directions = torch.nn.functional.normalize
-            logits = directions(asking, dim=1) @ directions(candidates, dim=1).T / TEMPERATURE
+            candidates = torch.cat([directions(levels(answers[rows], online)[1]), others])
+            logits = directions(asking) / TEMPERATURE @ candidates.T
             same = np.concatenate([rows, other_rows]) == rows[:, None]
             same[np.arange(len(rows)), np.arange(len(rows))] = False
             logits = logits.masked_fill(torch.from_numpy(same), -torch.inf)
@@ -147,7 +147,7 @@ class BEBR(Method):
                 fresh = fresh + torch.randn(fresh.shape, generator=generator) * spread
             value = contrast(fresh, rows, keys, kept_rows)
             with torch.no_grad():
-                keys = torch.cat([levels(answers[rows], momentum)[1], keys])[:QUEUE]
+                keys = torch.cat([directions(levels(answers[rows], momentum)[1]), keys])[:QUEUE]
             kept_rows = np.concatenate([rows, kept_rows])[:QUEUE]
             return value
 

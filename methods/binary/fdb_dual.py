@@ -12,7 +12,8 @@ from packbench.budget import Budget
 from packbench.items import Array, blocks
 from packbench.method import Arrays, Method, Sample
 from packbench.methods.binary.hamming import code_bytes, pack_signs
-from packbench.methods.binary.scaled import ScaledCodec, check_centre, column, float16, sign_sums, signs_of, width_of
+from packbench.methods.binary.scaled import ScaledCodec, check_centre, column, float16, signs_of, width_of
+from packbench.methods.binary.signs import sign_sums
 from packbench.methods.projection.random_rotation import RandomRotation
 from packbench.registry import register
 
@@ -80,11 +81,11 @@ class FDBDual(ScaledCodec):
             rows += (signs_of(bits, d) + 1) * (column(factor) / 2)
         return rows
 
-    def _dots(self, codes: Arrays, shared: Arrays, query: Array) -> Array:
-        dots = np.zeros(len(codes["planes"]), np.float32)
+    def _dots(self, codes: Arrays, shared: Arrays, queries: Array) -> Array:
+        dots = np.zeros((len(queries), len(codes["planes"])), np.float32)
         for bits, factor in self._split(codes):
             # Of a sum over signs, half is that over ones.
-            dots += (sign_sums(bits, query) + query.sum()) * (factor.astype(np.float32) / 2)
+            dots += (sign_sums(bits, queries) + queries.sum(axis=1, keepdims=True)) * (factor.astype(np.float32) / 2)
         return dots
 
 

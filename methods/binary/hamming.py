@@ -11,15 +11,24 @@ from typing import Any
 
 import faiss
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Hits, Searcher
+from packbench.methods.binary.signs import block_rows, plain
+from packbench.topk import TopK
 
 SCORERS = ("symmetric", "asymmetric")
+cgutils: Any = _cgutils  # which has no types
+EIGHT = 8  # items that are compared at once
+_WORD = ir.IntType(64)
+_WORDS, _FLAGS = ir.VectorType(_WORD, EIGHT), ir.VectorType(ir.IntType(1), EIGHT)
+_FLOATS = ir.VectorType(ir.FloatType(), EIGHT)
 QueryMap = Callable[[Array], Array]  # (n_queries, d) to the real coordinates (n_queries, bits) whose signs are the code
 
 
@@ -62,18 +71,14 @@ class HammingSearcher:
     kernel = "numba popcount"
 
     def __init__(self, codes: Array, map_queries: QueryMap) -> None:
-        self._width, self._words, self._map = codes.shape[1], _words(codes), map_queries
+        self._codes, self._map = codes, map_queries
 
     def search(self, queries: Items, k: int) -> Hits:
-        mapped = _mapped(queries, self._map, self._width)
-        q = _words(pack_signs(mapped))
-        distances = np.full((len(q), 2 * max(k, 1)), np.iinfo(np.int32).max, np.int32)
-        ids = np.full(distances.shape, -1, np.int64)
-        _scan(self._words, q, distances, ids, 64 * q.shape[1])
-        order = np.argsort(distances[:, :k], axis=1, kind="stable")
-        ids = np.take_along_axis(ids[:, :k], order, axis=1)
-        scores = mapped.shape[1] - 2 * np.take_along_axis(distances[:, :k], order, axis=1).astype(np.float32)
-        return Hits(ids, np.where(ids >= 0, scores, np.float32(-np.inf)))
+        mapped = _mapped(queries, self._map, self._codes.shape[1])
+        kept = TopK(len(mapped), k)
+        for part in blocks(len(self._codes), block_rows(len(mapped))):
+            kept.add(sign_agreements(self._codes[part], mapped), part.start)
+        return kept.hits()
 
 
 class AsymmetricSearcher:
@@ -127,13 +132,6 @@ def _mapped(queries: Items, map_queries: QueryMap, width: int) -> Array:
     return q
 
 
-def _words(codes: Array) -> Array:
-    """View codes as 64-bit words, padded with zero bytes where they are no whole number of words."""
-    spare = -codes.shape[1] % 8
-    whole = np.pad(codes, ((0, 0), (0, spare))) if spare else np.ascontiguousarray(codes)
-    return np.require(np.asarray(whole).view(np.uint64), requirements=["C", "A"])
-
-
 def _fast_scan(codes: Array) -> Any:
     """Return a faiss index over packed bits: a product quantiser whose codewords are the sixteen corners of ±1^4."""
     n, width = codes.shape
@@ -145,69 +143,93 @@ def _fast_scan(codes: Array) -> Any:
     return faiss.IndexPQFastScan(plain)
 
 
-def _emit_popcount(typing_context: Any, word: Any) -> Any:
-    """Emit the processor's population count of a 64-bit word."""
-    return types.uint64(types.uint64), lambda context, builder, signature, values: builder.ctpop(values[0])
+def sign_agreements(packed: Array, values: Array) -> Array:
+    """Return bits less twice those that differ, (q, n) float32, of packed rows and the signs of values (q, bits)."""
+    n = len(packed)
+    found = np.empty((len(values), max(n, EIGHT)), np.float32)
+    if n and len(values):
+        rows = packed if n >= EIGHT else np.pad(packed, ((0, EIGHT - n), (0, 0)))
+        _compare(plain(rows), pack_signs(values), values.shape[1], found)
+    return found[:, :n]
 
 
-_popcount: Any = intrinsic(_emit_popcount)
+def _emit_compare(_: Any, packed: Any, row: Any, signs: Any, query: Any, bits: Any, found: Any) -> Any:
+    """Write found[query, row : row + 8], from words of 64 bits, of which the last may be a part, and bytes behind."""
+
+    def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        arrays = [context.make_array(signature.args[i])(context, builder, values[i]) for i in (0, 2, 5)]
+        codes, asked, target = (builder.bitcast(array.data, ir.IntType(8).as_pointer()) for array in arrays)
+        strides = [cgutils.unpack_tuple(builder, array.strides, 2)[0] for array in arrays]
+        width = cgutils.unpack_tuple(builder, arrays[0].shape, 2)[1]
+        words = builder.lshr(width, _WORD(3))
+        rows = [builder.gep(codes, [builder.mul(builder.add(values[1], _WORD(i)), strides[0])]) for i in range(EIGHT)]
+        asked = builder.gep(asked, [builder.mul(values[3], strides[1])])
+        counts = [cgutils.alloca_once_value(builder, ir.Constant(_WORDS, None)) for _ in range(EIGHT)]
+        load = _function(
+            builder, "llvm.masked.load.v8i64.p0", _WORDS, _WORDS.as_pointer(), ir.IntType(32), _FLAGS, _WORDS
+        )
+
+        def count(at: Any, kind: Any, name: str, read: Callable[[Any], Any]) -> None:
+            """Add to the counts the bits in which eight items differ from the query from a byte on."""
+            query = read(builder.bitcast(builder.gep(asked, [at]), kind.as_pointer()))
+            for row, total in zip(rows, counts, strict=True):
+                code = read(builder.bitcast(builder.gep(row, [at]), kind.as_pointer()))
+                differing = builder.call(
+                    _function(builder, f"llvm.ctpop.{name}", kind, kind), [builder.xor(code, query)]
+                )
+                if kind != _WORDS:
+                    first = builder.zext(differing, _WORD)
+                    differing = builder.insert_element(ir.Constant(_WORDS, None), first, ir.IntType(32)(0))
+                builder.store(builder.add(builder.load(total), differing), total)
+
+        with cgutils.for_range_slice(builder, _WORD(0), words, _WORD(EIGHT), _WORD) as (word, _step):
+            left = _everywhere(builder, builder.sub(words, word))
+            flags = builder.icmp_unsigned("<", ir.Constant(_WORDS, list(range(EIGHT))), left)
+            given = (ir.IntType(32)(1), flags, ir.Constant(_WORDS, None))
+            # Words past the end of a row are not read.
+            count(builder.shl(word, _WORD(3)), _WORDS, "v8i64", lambda at: builder.call(load, [at, *given]))
+        with cgutils.for_range_slice(builder, builder.shl(words, _WORD(3)), width, _WORD(1), _WORD) as (byte, _step):
+            count(byte, ir.IntType(8), "i8", lambda at: builder.load(at, align=1))
+        sums = [builder.load(total) for total in counts]
+        while len(sums) > 1:  # halve the number of vectors, and of parts that each of their sums is in
+            size = EIGHT // len(sums)
+            first = [
+                i + 8 * j for start in range(0, EIGHT, 2 * size) for j in (0, 1) for i in range(start, start + size)
+            ]
+            second = [i + size for i in first]
+            sums = [
+                builder.add(builder.shuffle_vector(a, b, _places(first)), builder.shuffle_vector(a, b, _places(second)))
+                for a, b in zip(sums[::2], sums[1::2], strict=True)
+            ]
+        scores = builder.sub(_everywhere(builder, values[4]), builder.add(sums[0], sums[0]))
+        floats = builder.sitofp(builder.trunc(scores, ir.VectorType(ir.IntType(32), EIGHT)), _FLOATS)
+        at = builder.add(builder.mul(values[3], strides[2]), builder.shl(values[1], _WORD(2)))
+        builder.store(floats, builder.bitcast(builder.gep(target, [at]), _FLOATS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(packed, types.int64, signs, types.int64, types.int64, found), emit
+
+
+def _everywhere(builder: Any, value: Any) -> Any:
+    one = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), value, ir.IntType(32)(0))
+    return builder.shuffle_vector(one, one, _places([0] * EIGHT))
+
+
+def _function(builder: Any, name: str, returned: Any, *taken: Any) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(returned, taken), name)
+
+
+def _places(places: list[int]) -> Any:
+    return ir.Constant(ir.VectorType(ir.IntType(32), EIGHT), places)
+
+
+_compare_eight: Any = intrinsic(_emit_compare)
 
 
 @njit(cache=True, nogil=True)
-def _scan(codes, queries, distances, ids, most):  # type: ignore[no-untyped-def]
-    """Leave each query's k nearest of all codes, in order of id, in the first k of 2k columns."""
-    k = distances.shape[1] // 2
-    n, words = codes.shape
-    tally = np.zeros(most + 1, np.int64)
-    kept = np.zeros(len(queries), np.int64)
-    limits = np.full(len(queries), most + 1, np.int64)
-    for first in range(0, n, 2048):  # a block of codes stays in cache while every query passes over it
-        last = min(n, first + 2048)
-        for row in range(len(queries)):
-            count, limit, i = kept[row], limits[row], first
-            while i < last:
-                if i + 4 <= last:
-                    # Four items at a time: nearly always none of them is near enough, and one branch says so.
-                    a, b, c, d = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-                    for j in range(words):
-                        word = queries[row, j]
-                        a += np.int64(_popcount(codes[i, j] ^ word))
-                        b += np.int64(_popcount(codes[i + 1, j] ^ word))
-                        c += np.int64(_popcount(codes[i + 2, j] ^ word))
-                        d += np.int64(_popcount(codes[i + 3, j] ^ word))
-                    if min(min(a, b), min(c, d)) >= limit:
-                        i += 4
-                        continue
-                distance = np.int64(0)
-                for j in range(words):
-                    distance += np.int64(_popcount(codes[i, j] ^ queries[row, j]))
-                if distance < limit:
-                    distances[row, count], ids[row, count] = distance, i
-                    count += 1
-                    if count == 2 * k:
-                        limit, count = _nearest(distances[row], ids[row], count, k, tally), k
-                i += 1
-            kept[row], limits[row] = count, limit
-    for row in range(len(queries)):
-        if kept[row] > k:
-            _nearest(distances[row], ids[row], kept[row], k, tally)
-
-
-@njit(cache=True, nogil=True)
-def _nearest(distances, ids, count, k, tally):  # type: ignore[no-untyped-def]
-    """Move the k nearest to the front, in their order, and return the largest distance kept."""
-    tally[:] = 0
-    for i in range(count):
-        tally[distances[i]] += 1
-    left, cut = k, 0
-    while tally[cut] < left:
-        left -= tally[cut]
-        cut += 1
-    at = 0
-    for i in range(count):
-        if distances[i] < cut or (distances[i] == cut and left > 0):
-            if distances[i] == cut:
-                left -= 1
-            distances[at], ids[at] = distances[i], ids[i]
-            at += 1
-    return cut
+def _compare(packed, signs, bits, found):  # type: ignore[no-untyped-def]
+    n = len(packed)
+    for first in range(0, n, 512):  # a block of codes stays in cache while every query passes over it
+        for query in range(len(signs)):
+            for row in range(first, min(n, first + 512), EIGHT):
+                _compare_eight(packed, min(row, n - EIGHT), signs, query, bits, found)  # the last overlap

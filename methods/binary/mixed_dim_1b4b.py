@@ -20,10 +20,10 @@ from packbench.methods.binary.scaled import (
     column,
     float16,
     mean_magnitude,
-    sign_sums,
     signs_of,
     width_of,
 )
+from packbench.methods.binary.signs import sign_sums
 from packbench.methods.projection.random_rotation import RandomRotation
 from packbench.methods.scalar.int4 import Int4
 from packbench.methods.scalar.packing import packed_bytes, weighted_sums
@@ -115,11 +115,12 @@ class MixedDim1b4b(ScaledCodec):
             rows[:, others] = signs_of(codes["signs"], len(others)) * column(codes["scale"])
         return rows
 
-    def _dots(self, codes: Arrays, shared: Arrays, query: Array) -> Array:
-        dots = np.zeros(len(next(iter(codes.values()))), np.float32)
+    def _dots(self, codes: Arrays, shared: Arrays, queries: Array) -> Array:
+        dots = np.zeros((len(queries), len(next(iter(codes.values())))), np.float32)
         if "grid" in codes:
-            grid, q = unnest("grid", shared), query[shared["chosen"]]
-            dots += q @ grid["low"] + weighted_sums(codes["grid"], 4, q * grid["step"])
+            grid = unnest("grid", shared)
+            for row, q in zip(dots, queries[:, shared["chosen"]], strict=True):
+                row += q @ grid["low"] + weighted_sums(codes["grid"], 4, q * grid["step"])
         if "signs" in codes:
-            dots += codes["scale"].astype(np.float32) * sign_sums(codes["signs"], query[self._others(shared)])
+            dots += codes["scale"].astype(np.float32) * sign_sums(codes["signs"], queries[:, self._others(shared)])
         return dots

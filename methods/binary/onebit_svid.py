@@ -12,7 +12,8 @@ from packbench.budget import Budget
 from packbench.items import Array
 from packbench.method import Arrays, Method, Sample
 from packbench.methods.binary.hamming import code_bytes, pack_signs
-from packbench.methods.binary.scaled import ScaledCodec, check_centre, column, float16, sign_sums, signs_of, width_of
+from packbench.methods.binary.scaled import ScaledCodec, check_centre, column, float16, signs_of, width_of
+from packbench.methods.binary.signs import sign_sums
 from packbench.registry import register
 
 ROUNDS = 30  # magnitudes are positive: the second singular value is far behind, and a few rounds would do
@@ -67,8 +68,8 @@ class OnebitSvid(ScaledCodec):
     def _rows(self, codes: Arrays, shared: Arrays) -> Array:
         return np.asarray(signs_of(codes["signs"], width_of(shared)) * shared["factor"] * column(codes["scale"]))
 
-    def _dots(self, codes: Arrays, shared: Arrays, query: Array) -> Array:
-        return np.asarray(sign_sums(codes["signs"], query * shared["factor"]) * codes["scale"].astype(np.float32))
+    def _dots(self, codes: Arrays, shared: Arrays, queries: Array) -> Array:
+        return np.asarray(sign_sums(codes["signs"], queries * shared["factor"]) * codes["scale"].astype(np.float32))
 
     def _squares(self, codes: Arrays, shared: Arrays) -> Array:
         return np.asarray(codes["scale"].astype(np.float32) ** 2 * (shared["factor"] @ shared["factor"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, cast
@@ -12,12 +12,15 @@ import numpy as np
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
-from packbench.items import Array, Items, as_vectors, width
+from packbench.items import Array, Items, as_vectors, blocks, width
 from packbench.method import Arrays, Hits, Method, Metric, Sample, Searcher
 from packbench.methods.binary.hamming import code_bytes
 from packbench.methods.binary.linear import mean_of, project, random_rotation, unit_if
+from packbench.methods.binary.signs import SignSums, block_rows
 from packbench.registry import register
+from packbench.topk import TopK
 
+Score = Callable[[Array], Array]  # codes (n, bytes) to scores (n_queries, n)
 METRICS = ("ip", "l2", "cosine")  # by the number that fit writes down
 
 
@@ -29,11 +32,11 @@ class RaBitQ(Method):
     Gao, Long, RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound for Approximate Nearest
     Neighbor Search, 2024 (1 bit); Gao et al., Practical and Asymptotically Optimal Quantization of High-Dimensional
     Vectors in Euclidean Space for Approximate Nearest Neighbor Search, 2024 (2 to 8 bits). One centre, the mean of
-    the fit sample; under cosine vectors are normalised first. The rotation is dense and weighed. Codes, factors and
-    scores are faiss's: they are never decoded, for faiss decodes the sign bits alone. The query is rounded to
-    `query_bits` where signs are scanned; the other bits meet the float query, for items that the signs' error bound
-    does not rule out. Codes made for one metric do not serve another. Under l2 at 1 bit faiss cuts estimates off
-    at 0, so very near items can tie.
+    the fit sample; under cosine vectors are normalised first. The rotation is dense and weighed. Codes and estimates
+    are faiss's, and never decoded, for faiss decodes the sign bits alone. At one bit the query is rounded to
+    `query_bits` as in faiss; at more bits the float query meets all of them, where faiss leaves items out by a bound on
+    the signs' error that need not hold. Codes made for one metric do not serve another. Under l2 at 1 bit faiss cuts
+    estimates off at 0, so very near items can tie.
     """
 
     name: ClassVar[str] = "rabitq"
@@ -88,38 +91,88 @@ class RaBitQ(Method):
                 f"{self}: these codes were made for metric {coded_for!r} and cannot be searched by {metric!r}: "
                 "fit and encode again with that metric"
             )
-        index = self._index(shared)
-        faiss.copy_array_to_vector(np.ascontiguousarray(codes["codes"]).ravel(), index.codes)
-        index.ntotal = len(codes["codes"])
-        return RaBitQSearcher(index, shared["rotation"], _is_cosine(metric), self.query_bits)
+        return RaBitQSearcher(codes["codes"], shared, metric, self.bits, self.query_bits)
 
     def _index(self, shared: Arrays) -> Any:
         """Return an empty faiss index of rotated vectors that knows the centre."""
         measure = faiss.METRIC_L2 if METRICS[int(shared["metric"][0])] == "l2" else faiss.METRIC_INNER_PRODUCT
         index: Any = faiss.IndexRaBitQ(len(shared["centre"]), measure, self.bits)
         faiss.copy_array_to_vector(np.ascontiguousarray(shared["centre"]), index.center)
-        index.is_trained, index.qb = True, self.query_bits
+        index.is_trained = True
         return index
 
 
 class RaBitQSearcher:
-    """Rank by faiss's RaBitQ estimates of rotated queries."""
+    """Rank by the paper's estimates from faiss's codes: at one bit as faiss does, at more without its shortlist.
 
-    def __init__(self, index: Any, rotation: Array, unit: Array, query_bits: int) -> None:
-        self._index, self._rotation, self._unit = index, rotation, unit
-        self.kernel = f"faiss RaBitQ, query at {query_bits} bits"
+    A code is the signs, at least two float32 factors and, beyond one bit, the lower bits of each coordinate in turn.
+    """
+
+    def __init__(self, codes: Array, shared: Arrays, metric: Metric, bits: int, query_bits: int) -> None:
+        self._codes, self._shared, self._metric, self._bits, self._query_bits = codes, shared, metric, bits, query_bits
+        self.kernel = "numba sums over signs" + (f", query at {query_bits} bits" if bits == 1 else "")
 
     def search(self, queries: Items, k: int) -> Hits:
-        q = np.ascontiguousarray(unit_if(self._unit, as_vectors(queries, "queries")) @ self._rotation)
-        ids = np.full((len(q), k), -1, np.int64)
-        scores = np.full((len(q), k), -np.inf, np.float32)
-        found = min(k, self._index.ntotal)
-        if found and len(q):
-            estimates, labels = self._index.search(q, found)
-            ids[:, :found] = labels
-            estimates = -estimates if self._index.metric_type == faiss.METRIC_L2 else estimates
-            scores[:, :found] = np.where(labels >= 0, estimates, np.float32(-np.inf))
-        return Hits(ids, scores)
+        q = unit_if(_is_cosine(self._metric), as_vectors(queries, "queries")) @ self._shared["rotation"]
+        kept = TopK(len(q), k)
+        score = (self._by_signs if self._bits == 1 else self._by_bits)(q, q - self._shared["centre"])
+        for part in blocks(len(self._codes), block_rows(len(q))):
+            kept.add(score(self._codes[part]), part.start)
+        return kept.hits()
+
+    def _by_signs(self, q: Array, left: Array) -> Score:
+        """Score by o = |x - c|² (less |x|² under ip) and m, which makes <q - c, signs> m / √d unbiased."""
+        d, l2 = left.shape[1], self._metric == "l2"
+        size = code_bytes(d)
+        sums = SignSums(_rounded(left, self._query_bits) / np.sqrt(d))
+        # What all scores of a query have in common.
+        centre = self._shared["centre"]
+        common = (-np.square(left).sum(axis=1) if l2 else q @ centre - centre @ centre / 2)[:, None]
+
+        def score(codes: Array) -> Array:
+            offset, multiplier = _factors(codes[:, size:])
+            scores = sums(codes[:, :size])
+            scores *= (2 if l2 else 1) * multiplier
+            scores -= offset if l2 else offset / 2
+            scores += common
+            return np.minimum(scores, 0, out=scores) if l2 else scores
+
+        return score
+
+    def _by_bits(self, q: Array, left: Array) -> Score:
+        """Score by integers of b bits, signs on top, and by the factors that follow all bits."""
+        d, lower, l2 = left.shape[1], self._bits - 1, self._metric == "l2"
+        size, more = code_bytes(d), code_bytes(d * lower)
+        # An integer less half its range is half a sum of signs, each worth its place.
+        upper_sums = SignSums(left * np.float32(2 ** (lower - 1)))
+        places = np.tile(np.float32(2) ** np.arange(-1, lower - 1), d)
+        lower_sums = SignSums(np.repeat(left, lower, axis=1) * places)
+        common = (-np.square(left).sum(axis=1) if l2 else q @ self._shared["centre"])[:, None]
+
+        def score(codes: Array) -> Array:
+            end = codes.shape[1] - 8
+            offset, multiplier = _factors(codes[:, end:])
+            estimates = upper_sums(codes[:, :size])
+            estimates += lower_sums(codes[:, end - more : end])
+            estimates *= multiplier
+            estimates += offset
+            return np.asarray(common - estimates if l2 else common + estimates)
+
+        return score
+
+
+def _factors(columns: Array) -> tuple[Array, Array]:
+    """Return the first two float32 that each row of bytes begins with."""
+    pairs = columns[:, :8].view(np.float32)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _rounded(vectors: Array, bits: int) -> Array:
+    """Return vectors whose coordinates are rounded to 2^bits values between the least and the largest of them."""
+    least = vectors.min(axis=1, keepdims=True)
+    step = (vectors.max(axis=1, keepdims=True) - least) / (2**bits - 1)
+    step = np.where(step > 0, step, 1)
+    return np.asarray(least + step * np.rint((vectors - least) / step), np.float32)
 
 
 def _is_cosine(metric: Metric) -> Array:

@@ -18,10 +18,10 @@ from packbench.methods.binary.scaled import (
     column,
     float16,
     mean_magnitude,
-    sign_sums,
     signs_of,
     width_of,
 )
+from packbench.methods.binary.signs import sign_sums
 from packbench.methods.projection.random_rotation import RandomRotation
 from packbench.registry import register
 
@@ -55,11 +55,11 @@ class SignSum(ScaledCodec):
             rows += signs * column(codes["scale"][:, order])
         return rows
 
-    def _dots(self, codes: Arrays, shared: Arrays, query: Array) -> Array:
-        size = code_bytes(len(query))
-        dots = np.zeros(len(codes["signs"]), np.float32)
+    def _dots(self, codes: Arrays, shared: Arrays, queries: Array) -> Array:
+        size = code_bytes(queries.shape[1])
+        dots = np.zeros((len(queries), len(codes["signs"])), np.float32)
         for order in range(self.orders):
-            sums = sign_sums(codes["signs"][:, order * size : (order + 1) * size], query)
+            sums = sign_sums(codes["signs"][:, order * size : (order + 1) * size], queries)
             dots += sums * codes["scale"][:, order].astype(np.float32)
         return dots
 

@@ -1,22 +1,26 @@
-"""Codes that decode to a mean plus scaled signs: centring, float16 factors, sums over packed signs, search."""
+"""Codes that decode to a mean plus scaled signs: centring, float16 factors, search."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
 
 from packbench.errors import BadInput
+from packbench.exact import score_of
 from packbench.items import Array, Items, as_vectors, blocks
-from packbench.method import Arrays, Codec, Metric, Sample, Searcher, rows_of
-from packbench.methods.binary.hamming import code_bytes, unpack_signs
+from packbench.method import Arrays, Codec, Hits, Metric, Sample, Searcher, rows_of
+from packbench.methods.binary.hamming import unpack_signs
 from packbench.methods.binary.linear import mean_of, unit_if
-from packbench.methods.scalar.packing import weighted_sums
-from packbench.methods.scalar.scan import ScanSearcher, squared_norms
+from packbench.methods.scalar.scan import squared_norms
+from packbench.topk import TopK
 
 CENTRES = ("zero", "mean")
 ROWS = 4096
+BLOCK, QUERIES = 1 << 15, 32  # items and queries scored at a time
+DECODED_BYTES = 1 << 19  # one decoded block stays in the second-level cache
 
 
 class ScaledCodec(Codec):
@@ -41,13 +45,19 @@ class ScaledCodec(Codec):
     def _rows(self, codes: Arrays, shared: Arrays) -> Array:
         """Return the centred approximations (n, d) float32."""
 
-    def _dots(self, codes: Arrays, shared: Arrays, query: Array) -> Array:
-        """Return inner products of one query with the centred approximations."""
-        return np.asarray(self._rows(codes, shared) @ query)
+    def _dots(self, codes: Arrays, shared: Arrays, queries: Array) -> Array:
+        """Return inner products (q, n) of queries (q, d) with the centred approximations."""
+        return np.concatenate([queries @ rows.T for rows in self._decoded(codes, shared)], axis=1)
 
     def _squares(self, codes: Arrays, shared: Arrays) -> Array:
-        """Return squared norms of the centred approximations."""
-        return squared_norms(self._rows(codes, shared))
+        """Return squared norms (n,) of the centred approximations."""
+        return np.concatenate([squared_norms(rows) for rows in self._decoded(codes, shared)])
+
+    def _decoded(self, codes: Arrays, shared: Arrays) -> Iterator[Array]:
+        """Yield the centred approximations of one block of items after the other."""
+        n = len(next(iter(codes.values())))
+        for part in blocks(n, max(64, DECODED_BYTES // (4 * width_of(shared)))):
+            yield self._rows(rows_of(codes, part), shared)
 
     def _origin_bytes(self, d: int) -> float:
         """Return the shared bytes of mean and flag, or of width and flag."""
@@ -79,20 +89,33 @@ class ScaledCodec(Codec):
         return ScaledSearcher(self, codes, shared, metric)
 
 
-class ScaledSearcher(ScanSearcher):
-    """Scan packed signs for few queries, decode blocks for many; a symmetric search codes the query as well.
+class ScaledSearcher:
+    """Score blocks of codes as they are; a symmetric search codes the query as well.
 
     <q, x> and <q, x - mean> differ by the same amount for all items, so that distances ask for centred queries and
     inner products do not. Codes of queries are taken where those of items were, and compared about the centre.
     """
 
+    kernel = "numba sums over signs"
+
     def __init__(self, codec: ScaledCodec, codes: Arrays, shared: Arrays, metric: Metric, symmetric: bool = False):
+        score_of(metric)
         self._codec, self._codes, self._shared = codec, dict(codes), shared
         self._centred, self._symmetric = symmetric or metric == "l2", symmetric
-        metric = "ip" if symmetric and metric == "cosine" else metric
+        self._metric = "ip" if symmetric and metric == "cosine" else metric
         # Only a cosine looks at the length about the origin.
-        self._mean = shared["mean"] if metric == "cosine" and "mean" in shared else None
-        super().__init__(len(next(iter(codes.values()))), width_of(shared), metric)
+        self._mean = shared["mean"] if self._metric == "cosine" and "mean" in shared else None
+
+    def search(self, queries: Items, k: int) -> Hits:
+        q = self._queries(as_vectors(queries, "queries"))
+        found = [self._search(q[part], k) for part in blocks(len(q), QUERIES)] or [self._search(q, k)]
+        return Hits(np.concatenate([hits.ids for hits in found]), np.concatenate([hits.scores for hits in found]))
+
+    def _search(self, q: Array, k: int) -> Hits:
+        kept = TopK(len(q), k)
+        for part in blocks(len(next(iter(self._codes.values()))), BLOCK):
+            kept.add(self._scores(q, rows_of(self._codes, part)), part.start)
+        return kept.hits()
 
     def _queries(self, queries: Array) -> Array:
         if queries.shape[1] != width_of(self._shared):
@@ -100,21 +123,19 @@ class ScaledSearcher(ScanSearcher):
         q = residuals(queries, self._shared) if self._centred else queries
         return self._codec._rows(self._codec._code(q, self._shared), self._shared) if self._symmetric else q
 
-    def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        codes = rows_of(self._codes, part)
-        dots = self._codec._dots(codes, self._shared, query)
-        if not self._norms:
-            return dots, dots
+    def _scores(self, queries: Array, codes: Arrays) -> Array:
+        """Return scores (q, n), the query's own norm left out, which shifts or scales all of its scores alike."""
+        asked = queries if self._mean is None else np.concatenate([queries, self._mean[None]])
+        dots = self._codec._dots(codes, self._shared, asked)
+        if self._metric == "ip":
+            return dots
         squares = self._codec._squares(codes, self._shared)
-        if self._mean is None:
-            return dots, squares
-        along = self._codec._dots(codes, self._shared, self._mean)
-        return dots + query @ self._mean, squares + 2 * along + self._mean @ self._mean
-
-    def _decode(self, part: slice) -> tuple[Array, Array]:
-        rows = self._codec._rows(rows_of(self._codes, part), self._shared)
-        rows = rows if self._mean is None else rows + self._mean
-        return rows, squared_norms(rows) if self._norms else rows
+        if self._metric == "l2":
+            return np.asarray(2 * dots - squares)
+        if self._mean is not None:
+            dots, along = dots[:-1] + (queries @ self._mean)[:, None], dots[-1]
+            squares = squares + 2 * along + self._mean @ self._mean
+        return np.asarray(dots / np.sqrt(np.where(squares > 0, squares, 1)))
 
 
 def check_centre(centre: str, allowed: tuple[str, ...] = CENTRES) -> None:
@@ -156,15 +177,3 @@ def mean_magnitude(rows: Array) -> Array:
 def signs_of(packed: Array, d: int) -> Array:
     """Return packed signs as (n, d) float32 of -1 and +1."""
     return unpack_signs(np.ascontiguousarray(packed), d)
-
-
-def sign_sums(packed: Array, weights: Array) -> Array:
-    """Return sum_j weights[j] * s[i, j] over the signs of each packed row, float32."""
-    d = len(weights)
-    if packed.shape[1] != code_bytes(d):
-        raise BadInput(f"{d} weights do not match {packed.shape[1]} bytes of signs")
-    # The compiled loop reads the bits of eight bytes across, bit 0 of each first: the transpose of their order here.
-    body = d // 64 * 64
-    across = weights[:body].reshape(-1, 8, 8).transpose(0, 2, 1).ravel()
-    ordered = np.concatenate([across, weights[body:]]).astype(np.float32)
-    return np.asarray(2 * weighted_sums(packed, 1, ordered) - ordered.sum(), np.float32)

@@ -31,16 +31,16 @@ class SigmaDeltaRFF(Method):
     normalised block sums; the asymmetric scorer sums the query's features without rounding. The kernel is exp(-|x - y|²
     / (bandwidth² D)), D the mean squared distance between fit items (for inner products 2). W and ξ are drawn from the
     seed, and weighed. Kernel values rank by distance: under cosine vectors are brought to length one; inner products
-    turn into distances with one coordinate more, which is not of the paper. Zhang, Cucuringu, Sigma-Delta and
-    Distributed Noise-Shaping Quantization Methods for Random Fourier Features, 2021, order 1.
+    turn into distances with one coordinate more, which is not of the paper. Zhang, Kannan, Cloninger and
+    Saab, "Sigma-Delta and Distributed Noise-Shaping Quantization Methods for Random Fourier Features", 2021, order 1.
     """
 
     name: ClassVar[str] = "sigma_delta_rff"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "codec"
     paper: ClassVar[str] = (
-        "Zhang, Cucuringu, Sigma-Delta and Distributed Noise-Shaping Quantization Methods for Random Fourier "
-        "Features, 2021"
+        "Zhang, Kannan, Cloninger, Saab, Sigma-Delta and Distributed Noise-Shaping Quantization Methods for Random "
+        "Fourier Features, 2021"
     )
     formula: ClassVar[str] = "ceil(blocks b/8) per item, b = ceil(log2(length + 1)); shared 4 blocks length (d + 2) + 5"
 

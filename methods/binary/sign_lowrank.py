@@ -20,10 +20,10 @@ from packbench.methods.binary.scaled import (
     column,
     float16,
     mean_magnitude,
-    sign_sums,
     signs_of,
     width_of,
 )
+from packbench.methods.binary.signs import sign_sums
 from packbench.methods.projection.linear import map_rows
 from packbench.registry import register
 
@@ -87,6 +87,6 @@ class SignLowrank(ScaledCodec):
         rows *= column(codes["scale"])
         return np.asarray(rows + codes["coefficients"].astype(np.float32) @ shared["components"])
 
-    def _dots(self, codes: Arrays, shared: Arrays, query: Array) -> Array:
-        known = codes["coefficients"].astype(np.float32) @ (shared["components"] @ query)
-        return np.asarray(known + codes["scale"].astype(np.float32) * sign_sums(codes["signs"], query))
+    def _dots(self, codes: Arrays, shared: Arrays, queries: Array) -> Array:
+        known = (queries @ shared["components"].T) @ codes["coefficients"].astype(np.float32).T
+        return np.asarray(known + codes["scale"].astype(np.float32) * sign_sums(codes["signs"], queries))

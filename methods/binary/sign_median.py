@@ -14,7 +14,8 @@ from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Metric, Sample, Searcher
 from packbench.methods.binary.hamming import check_scorer, code_bytes, open_bits, pack_signs
 from packbench.methods.binary.linear import mean_of, unit_if
-from packbench.methods.binary.scaled import ScaledCodec, ScaledSearcher, sign_sums, signs_of, width_of
+from packbench.methods.binary.scaled import ScaledCodec, ScaledSearcher, signs_of, width_of
+from packbench.methods.binary.signs import sign_sums
 from packbench.methods.projection.random_rotation import RandomRotation
 from packbench.registry import register
 
@@ -84,8 +85,8 @@ class SignMedian(ScaledCodec):
     def _rows(self, codes: Arrays, shared: Arrays) -> Array:
         return np.asarray(signs_of(codes["signs"], width_of(shared)) * shared["half"])
 
-    def _dots(self, codes: Arrays, shared: Arrays, query: Array) -> Array:
-        return sign_sums(codes["signs"], query * shared["half"])
+    def _dots(self, codes: Arrays, shared: Arrays, queries: Array) -> Array:
+        return sign_sums(codes["signs"], queries * shared["half"])
 
     def _squares(self, codes: Arrays, shared: Arrays) -> Array:
         return np.full(len(codes["signs"]), shared["half"] @ shared["half"], np.float32)

@@ -20,10 +20,10 @@ from packbench.methods.binary.scaled import (
     float16,
     mean_magnitude,
     residuals,
-    sign_sums,
     signs_of,
     width_of,
 )
+from packbench.methods.binary.signs import sign_sums
 from packbench.methods.projection.random_rotation import RandomRotation
 from packbench.registry import register
 
@@ -110,14 +110,18 @@ class SignScale(ScaledCodec):
             rows += column(codes["offset"])
         return rows
 
-    def _dots(self, codes: Arrays, shared: Arrays, query: Array) -> Array:
+    def _dots(self, codes: Arrays, shared: Arrays, queries: Array) -> Array:
         if self.scope == "dim":
-            return sign_sums(codes["signs"], query * shared["scale"])
-        dots = np.zeros(len(codes["signs"]), np.float32)
-        for place, part in enumerate(self._parts(len(query))):
+            return sign_sums(codes["signs"], queries * shared["scale"])
+        dots = np.zeros((len(queries), len(codes["signs"])), np.float32)
+        for place, part in enumerate(self._parts(queries.shape[1])):
             packed = codes["signs"][:, part.start // 8 : -(-part.stop // 8)]
-            dots += codes["scale"][:, place].astype(np.float32) * sign_sums(packed, query[part])
-        return dots + codes["offset"].astype(np.float32) * query.sum() if self.centre == "row" else dots
+            sums = sign_sums(packed, queries[:, part])
+            sums *= codes["scale"][:, place].astype(np.float32)
+            dots += sums
+        if self.centre == "row":
+            dots += queries.sum(axis=1, keepdims=True) * codes["offset"].astype(np.float32)
+        return dots
 
     def _squares(self, codes: Arrays, shared: Arrays) -> Array:
         if self.centre == "row":

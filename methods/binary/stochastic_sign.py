@@ -12,7 +12,8 @@ from packbench.budget import Budget
 from packbench.items import Array
 from packbench.method import Arrays, Method, Sample
 from packbench.methods.binary.hamming import code_bytes, pack_signs
-from packbench.methods.binary.scaled import ScaledCodec, check_centre, sign_sums, signs_of, width_of
+from packbench.methods.binary.scaled import ScaledCodec, check_centre, signs_of, width_of
+from packbench.methods.binary.signs import sign_sums
 from packbench.registry import register
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -78,10 +79,10 @@ class StochasticSign(ScaledCodec):
             rows += signs_of(packed, d)
         return np.asarray(rows * (shared["range"] / self.draws))
 
-    def _dots(self, codes: Arrays, shared: Arrays, query: Array) -> Array:
-        dots = np.zeros(len(codes["signs"]), np.float32)
-        for packed in self._draws(codes, len(query)):
-            dots += sign_sums(packed, query)
+    def _dots(self, codes: Arrays, shared: Arrays, queries: Array) -> Array:
+        dots = np.zeros((len(queries), len(codes["signs"])), np.float32)
+        for packed in self._draws(codes, queries.shape[1]):
+            dots += sign_sums(packed, queries)
         return np.asarray(dots * (shared["range"] / self.draws))
 
 

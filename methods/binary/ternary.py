@@ -81,12 +81,12 @@ class Ternary(ScaledCodec):
         values = TRITS[packed].reshape(len(packed), 5 * packed.shape[1])[:, : width_of(shared)]
         return np.asarray(values * column(codes["scale"]))
 
-    def _dots(self, codes: Arrays, shared: Arrays, query: Array) -> Array:
+    def _dots(self, codes: Arrays, shared: Arrays, queries: Array) -> Array:
         packed = np.ascontiguousarray(codes["trits"])
-        byte = np.arange(len(query)) // 5
-        tables = np.zeros((1, packed.shape[1], 256), np.float32)
-        values = np.ascontiguousarray(np.tile(TRITS.T, (packed.shape[1], 1))[: len(query)])
-        fill_tables(np.ascontiguousarray(query[None], np.float32), values, byte, False, tables)
-        sums = np.empty((1, len(packed)), np.float32)
+        d = queries.shape[1]
+        tables = np.zeros((len(queries), packed.shape[1], 256), np.float32)
+        values = np.ascontiguousarray(np.tile(TRITS.T, (packed.shape[1], 1))[:d])
+        fill_tables(np.ascontiguousarray(queries, np.float32), values, np.arange(d) // 5, False, tables)
+        sums = np.empty((len(queries), len(packed)), np.float32)
         scan(packed, tables, sums)
-        return np.asarray(sums[0] * codes["scale"].astype(np.float32))
+        return np.asarray(sums * codes["scale"].astype(np.float32))

@@ -1,4 +1,4 @@
-"""Code vectors by product codebooks and search the codes by look-up tables, with faiss."""
+"""Code vectors by product codebooks and search the codes by look-up tables."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 from packbench.errors import BadInput
 from packbench.exact import score_of
 from packbench.items import Array, Items, as_vectors, blocks
-from packbench.method import Hits, Metric, Sample
+from packbench.method import Hits, Metric, Sample, Searcher
+from packbench.methods.codebook.scan import TableSearcher, packed_starts, packed_tables
 from packbench.methods.projection.linear import unit
 
 ROWS = 16384  # coded at a time
 TABLE_BYTES = 16 << 20  # look-up tables of a batch stay in the last-level cache
 FEW = 4  # queries
+MOST_TIED = 1024  # items behind the k-th that are asked for where their scores are equal
 WIDTHS = (2, 4, 8, 16)  # of sub-vectors, for which faiss has fast kernels
 
 
@@ -125,7 +127,11 @@ def product_quantiser(codebook: Array) -> Any:
 
 
 class IndexSearcher:
-    """Search a faiss index, with queries in parts whose look-up tables stay small."""
+    """Search a faiss index, with queries in parts whose look-up tables stay small.
+
+    Equal scores go to the lower id: where all codes are scanned, unless more than 1,024 items tie behind the k-th;
+    elsewhere among what the index finds.
+    """
 
     def __init__(
         self, index: Any, kernel: str, map_queries: Callable[[Array], Array] | None = None, table_bytes: int = 0
@@ -145,6 +151,19 @@ class IndexSearcher:
         return Hits(ids, scores)
 
     def _best(self, q: Array, k: int) -> tuple[Array, Array]:
+        # A search that is no scan of all codes answers otherwise where it is asked for more.
+        most = min(k + MOST_TIED, self._index.ntotal) if isinstance(self._index, faiss.IndexFlatCodes) else k
+        asked = min(k + 1, most)
+        scores, ids = self._found(q, asked)
+        # faiss keeps any of equal scores; where they go on behind the k-th, more of them are asked for.
+        while asked < most and ((scores[:, k - 1] == scores[:, -1]) & (ids[:, -1] >= 0)).any():
+            asked = min(2 * asked, most)
+            # All queries again, for in another batch their look-up tables may round differently.
+            scores, ids = self._found(q, asked)
+        order = np.lexsort((ids, -scores), axis=1)[:, :k]
+        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
+
+    def _found(self, q: Array, k: int) -> tuple[Array, Array]:
         # A few queries are faster in single passes over the items: a matrix product with one row is slower than those.
         with blas_distances(len(q) > FEW):
             scores, ids = self._index.search(q, k)
@@ -153,43 +172,31 @@ class IndexSearcher:
         return np.where(ids >= 0, scores, np.float32(-np.inf)), ids
 
 
-class FastScanSearcher(IndexSearcher):
-    """Scan 4-bit codes with tables rounded to 8 bits, and score the best k + k / 4 + 16 again by the float query.
-
-    So scores are those of an exact scan, and equal ones go to the lower id.
-    """
-
-    def _best(self, q: Array, k: int) -> tuple[Array, Array]:
-        shortlist = min(self._index.ntotal, k + k // 4 + 16)
-        found = self._index.search(q, shortlist)[1]
-        # faiss names no item whose rounded score is the lowest there is: none at all for a query of zeros.
-        for row in np.flatnonzero((found < 0).any(axis=1)):
-            listed = found[row][found[row] >= 0]
-            others = np.setdiff1d(np.arange(min(2 * shortlist, self._index.ntotal)), listed)
-            found[row] = np.concatenate([listed, others[: shortlist - len(listed)]])
-        found.sort(axis=1)
-        near = self._index.reconstruct_batch(found.ravel()).reshape(*found.shape, -1)
-        if self._index.metric_type == faiss.METRIC_L2:
-            near -= q[:, None]
-            scores = -np.einsum("qsd,qsd->qs", near, near)
-        else:
-            # einsum adds up every row in the same order, so that equal codes get equal scores.
-            scores = np.einsum("qsd,qd->qs", near, q)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(found, order, axis=1)
-
-
-def open_product(codes: Array, codebook: Array, metric: Metric, map_queries: Callable[[Array], Array]) -> IndexSearcher:
+def open_product(codes: Array, codebook: Array, metric: Metric, map_queries: Callable[[Array], Array]) -> Searcher:
     """Return a searcher over codes; queries are mapped to the m * dsub coordinates of the codebooks."""
     m, ksub, dsub = codebook.shape
+    bits = ksub.bit_length() - 1
+    if bits <= 8:
+        return TableSearcher(
+            codes, packed_starts(m, bits),
+            lambda queries: packed_tables(product_tables(map_queries(queries), codebook, metric), bits),
+        )  # fmt: skip
     measure = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-    index: Any = faiss.IndexPQ(m * dsub, m, ksub.bit_length() - 1, measure)
-    faiss.copy_array_to_vector(np.ascontiguousarray(codebook, np.float32).ravel(), index.pq.centroids)
-    index.is_trained, index.do_polysemous_training = True, False
+    index: Any = faiss.IndexPQ(m * dsub, m, bits, measure)
+    index.pq, index.is_trained = product_quantiser(codebook), True
     if len(codes):
         index.add_sa_codes(np.ascontiguousarray(codes))
-    table_bytes = 4 * m * ksub
-    if ksub == 16 and len(codes):
-        # A shortlist is decoded for every query.
-        return FastScanSearcher(faiss.IndexPQFastScan(index), "faiss FastScan 4 bit", map_queries, table_bytes * 32)
-    return IndexSearcher(index, "faiss PQ look-up", map_queries, table_bytes)
+    return IndexSearcher(index, "faiss PQ look-up", map_queries, 4 * m * ksub)
+
+
+def product_tables(queries: Array, codebook: Array, metric: Metric) -> Array:
+    """Return what each centroid adds to a score, (n_queries, m, 2^bits): products, under l2 negated squared distances.
+
+    Queries are (n_queries, m * dsub).
+    """
+    blocked = np.ascontiguousarray(queries, np.float32).reshape(len(queries), len(codebook), -1)
+    products = np.matmul(blocked.transpose(1, 0, 2), codebook.transpose(0, 2, 1)).transpose(1, 0, 2)
+    if metric != "l2":
+        return np.asarray(products)
+    lengths = np.einsum("qmj,qmj->qm", blocked, blocked)[:, :, None]
+    return np.asarray(2 * products - np.einsum("mkj,mkj->mk", codebook, codebook) - lengths)

@@ -12,6 +12,7 @@ from packbench.budget import Budget
 from packbench.items import Array
 from packbench.method import Arrays, Codec, Method, Metric, Searcher
 from packbench.methods.codebook.adc import IndexSearcher, check_metric
+from packbench.methods.codebook.scan import TableSearcher, packed_starts, packed_tables
 from packbench.methods.projection.pca import PCA
 
 
@@ -98,13 +99,26 @@ def fill(quantiser: Any, codebook: Array) -> Any:
     return quantiser
 
 
-def open_additive(codes: Array, codebook: Array) -> IndexSearcher:
+def open_additive(codes: Array, codebook: Array) -> Searcher:
     """Return a searcher by inner products over packed codes."""
     m, ksub, d = codebook.shape
+    bits = ksub.bit_length() - 1
+    if bits <= 8:
+        return TableSearcher(
+            codes, packed_starts(m, bits), lambda queries: packed_tables(additive_tables(queries, codebook), bits)
+        )
     make: Any = faiss.IndexResidualQuantizer
-    index = make(d, m, ksub.bit_length() - 1, faiss.METRIC_INNER_PRODUCT, faiss.AdditiveQuantizer.ST_LUT_nonorm)
+    index = make(d, m, bits, faiss.METRIC_INNER_PRODUCT, faiss.AdditiveQuantizer.ST_LUT_nonorm)
     fill(index.rq, codebook)
     index.is_trained = True
     if len(codes):
         index.add_sa_codes(np.ascontiguousarray(codes))
     return IndexSearcher(index, "faiss additive look-up", table_bytes=4 * m * ksub)
+
+
+def additive_tables(queries: Array, codebook: Array) -> Array:
+    """Return the products (n_queries, m, 2^bits) of queries (n_queries, d) with all words."""
+    words = codebook.reshape(-1, codebook.shape[2])
+    # A matrix-vector product is a single pass over the words; one with a matrix of one row is not.
+    products = (words @ queries[0])[None] if len(queries) == 1 else queries @ words.T
+    return np.asarray(products.reshape(len(queries), *codebook.shape[:2]))

@@ -15,10 +15,9 @@ from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Sample
 from packbench.methods.codebook.adc import fit_vectors, item_vectors
 from packbench.methods.codebook.additive import AdditiveCodec, additive_candidates, pack, thinned, without_repeats
-from packbench.methods.codebook.local_search import alternate, beam_search, refine
+from packbench.methods.codebook.local_search import alternate, beam_search, refine, residual_codebooks
 from packbench.methods.codebook.lsq import FIT_RESTARTS, MOST_BOOKS, MOST_ROWS
 from packbench.methods.codebook.pq import check_sizes
-from packbench.methods.codebook.rq import RQ
 from packbench.methods.projection.linear import unit
 from packbench.registry import register
 
@@ -74,7 +73,7 @@ class AdditivePV(AdditiveCodec):
         vectors, is_unit = fit_vectors(sample, self)
         root, inverse = self._roots(sample, vectors.shape[1])
         weighed = _mapped(thinned(vectors, MOST_ROWS, self.seed), root)
-        start = RQ(self.m, self.bits, train_beam=1, seed=self.seed).fit(Sample(weighed, "l2"))["codebook"]
+        start = residual_codebooks(weighed, self.m, self.bits, self.seed)
         codebook = alternate(weighed, start, self.rounds, FIT_RESTARTS, self.ridge, self.seed, cap=self.cap)
         return {"codebook": without_repeats(codebook @ inverse), "build/root": root, "unit": is_unit}
 

@@ -26,11 +26,11 @@ TABLES = 90
 class BlockDedup(Method):
     """Cut vectors into blocks, keep of blocks that agree only the first, and a pointer to it in four bytes.
 
-    Zhang et al., "Experimental Analysis of Large-scale Learnable Vector Storage Compression", 2024, its Dedup. Blocks
-    have `width` coordinates (0: whole rows). Two agree where at least the share `sim` of their coordinates differs by
-    `fp` or less; 90 hash tables of buckets as wide as 0.09 propose which to compare, in the order of the items. At the
-    default, equal blocks are merged and nothing is lost. With more, which block stands for an item depends on the items
-    before it: all are to be coded at once.
+    Zhang, Zhao, Miao, Shao, Liu, Yang and Cui, "Experimental Analysis of Large-scale Learnable Vector Storage
+    Compression", 2023, its Dedup. Blocks have `width` coordinates (0: whole rows). Two agree where at least the share
+    `sim` of their coordinates differs by `fp` or less; 90 hash tables of buckets as wide as 0.09 propose which to
+    compare, in the order of the items. At the default, equal blocks are merged and nothing is lost. With more, which
+    block stands for an item depends on the items before it: all are to be coded at once.
 
     What is saved is what the items repeat, so no budget below that of the vectors can be promised.
     """
@@ -39,7 +39,8 @@ class BlockDedup(Method):
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "codec"
     paper: ClassVar[str] = (
-        "Zhang et al., Experimental Analysis of Large-scale Learnable Vector Storage Compression, 2024"
+        "Zhang, Zhao, Miao, Shao, Liu, Yang, Cui, Experimental Analysis of Large-scale Learnable Vector Storage "
+        "Compression, 2023"
     )
     formula: ClassVar[str] = "4 width per kept block, and 4 per block; at most 4 (d + 1) per item at width 0; shared 4"
 

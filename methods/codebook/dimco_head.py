@@ -20,7 +20,7 @@ from packbench.methods.projection.mlp import learnt, uniform, values
 from packbench.methods.training import train
 from packbench.registry import register
 
-BATCH, RATE = 512, 3e-3
+BATCH, RATE = 512, 3e-2
 TINY = 1e-9  # added to probabilities before their logarithm
 
 
@@ -70,27 +70,33 @@ class InfomaxHead(Method):
         import torch
 
         n, d = vectors.shape
-        ways, classes = 2**self.bits, int(labels.max()) + 1
+        ways = 2**self.bits
         mean = vectors.mean(axis=0)
         length = max(float(np.sqrt(np.mean((vectors - mean) ** 2))), 1e-12)
         x = torch.from_numpy(np.asarray((vectors - mean) / length, np.float32))
         rng = np.random.default_rng(self.seed)
         weights, offset = learnt([uniform(rng, self.positions * ways, d), np.zeros(self.positions * ways)])
-        member = torch.nn.functional.one_hot(torch.from_numpy(labels), classes).to(torch.float32)
 
         def loss(rows: Array) -> Any:
-            chances = (x[rows] @ weights.T + offset).reshape(len(rows), self.positions, ways).softmax(dim=2)
-            overall = chances.mean(dim=0)
-            count = member[rows].sum(dim=0)
-            within = torch.einsum("nc,npw->cpw", member[rows], chances) / count.clamp(min=1)[:, None, None]
-            told = _entropy(overall) - torch.einsum("c,cp->p", count / len(rows), _entropy(within))
+            logits = torch.addmm(offset, x[rows], weights.T).reshape(len(rows), self.positions, ways)
+            chances = logits.softmax(dim=2)
+            # Information is the mean of a logarithm of chances. How that changes itself leaves the mean as it is, for
+            # chances sum to one; so the logarithms are constants to the gradient.
+            with torch.no_grad():
+                overall = _logarithm(chances.mean(dim=0))
+                classes, place, count = np.unique(labels[rows], return_inverse=True, return_counts=True)
+                within = torch.zeros(len(classes), *overall.shape).index_add_(0, torch.from_numpy(place), chances)
+                within = _logarithm(within / torch.from_numpy(count.astype(np.float32))[:, None, None])
+                gain = within[place] - overall
+            told = (chances * gain).sum() / (len(rows) * self.positions)
             if self.positions == 1 or self.redundancy == 0:
-                return -told.mean()
+                return -told
             # Each position against the one at a drawn distance: all pairs would cost positions squared.
             shift = 1 + int(rng.integers(self.positions - 1))
             joint = torch.einsum("npv,npw->pvw", chances, chances.roll(shift, dims=1)) / len(rows)
-            shared = _entropy(overall) + _entropy(overall.roll(shift, dims=0)) - _entropy(joint.flatten(1))
-            return -told.mean() + self.redundancy * shared.mean()
+            with torch.no_grad():
+                gain = _logarithm(joint) - overall[:, :, None] - overall.roll(shift, dims=0)[:, None, :]
+            return self.redundancy * (joint * gain).sum() / self.positions - told
 
         train([weights, offset], loss, n, seed=self.seed, epochs=self.epochs, batch=BATCH, rate=RATE)
         learned, shift = values([weights, offset])
@@ -143,7 +149,7 @@ class DimcoHead(InfomaxHead):
     positions: int
     bits: int = 4
     redundancy: float = 1.0
-    epochs: int = 30
+    epochs: int = 10
     seed: int = 0
 
     def _labels(self, vectors: Array, sample: Sample) -> Array:
@@ -173,7 +179,7 @@ class DimcoHeadPL(InfomaxHead):
     bits: int = 4
     clusters: int = 256
     redundancy: float = 1.0
-    epochs: int = 30
+    epochs: int = 10
     seed: int = 0
 
     def _labels(self, vectors: Array, sample: Sample) -> Array:
@@ -185,6 +191,6 @@ class DimcoHeadPL(InfomaxHead):
         return np.asarray(kmeans.index.search(vectors, 1)[1][:, 0], np.int64)
 
 
-def _entropy(chances: Any) -> Any:
-    """Return the entropy in nats along the last axis."""
-    return -(chances * (chances + TINY).log()).sum(dim=-1)
+def _logarithm(chances: Any) -> Any:
+    """Return finite logarithms of chances, 0 included."""
+    return (chances + TINY).log()

@@ -9,15 +9,17 @@ import faiss
 import numpy as np
 from numba import njit
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse import csr_array
 
 from packbench.items import Array, blocks
 from packbench.methods.codebook import adc
 from packbench.methods.codebook.additive import fill
 
 TOGETHER = 256  # rows coded at a time
-BEAM = 8  # residuals kept by the search that local search starts from
+BEAM = 4  # residuals kept by the search that local search starts from
 SWEEPS = 4  # over all codebooks, after each perturbation
+START_ROUNDS = 4  # of k-means for each of the codebooks that are then fitted together
+WHOLE = 32767  # what the greatest product of two words is brought to
+MOST = float(1 << 28)  # beyond it a cost of a single word would overflow a sum
 
 
 def refine(vectors: Array, codebook: Array, codes: Array, restarts: int, seed: int) -> tuple[Array, Array]:
@@ -33,6 +35,9 @@ def refine(vectors: Array, codebook: Array, codes: Array, restarts: int, seed: i
     for book in range(m):
         own = slice(book * ksub, (book + 1) * ksub)
         products[own, own] = 0
+    # The search is bound by reading products: in 16 bits they take half the time, and whole numbers add up exactly.
+    unit = max(float(np.abs(products).max()) / WHOLE, 1e-30)
+    whole = np.rint(products / np.float32(unit)).astype(np.int16)
     lengths = np.einsum("ij,ij->i", words, words)
     rng = np.random.default_rng(seed)
     shape = (restarts, max(1, m // 8))
@@ -43,9 +48,9 @@ def refine(vectors: Array, codebook: Array, codes: Array, restarts: int, seed: i
     for part in blocks(len(vectors), TOGETHER):
         count = part.stop - part.start
         rows[:count] = vectors[part]
-        costs = lengths - 2 * (rows @ words.T)
-        _search(costs[:count].reshape(count, m, ksub), products, books, values, refined[part], gains[part])
-    return refined, gains
+        costs = np.clip((lengths - 2 * (rows @ words.T)) / np.float32(unit), -MOST, MOST).astype(np.int32)
+        _search(costs[:count].reshape(count, m, ksub), whole, books, values, refined[part], gains[part])
+    return refined, gains * np.float32(unit)
 
 
 def beam_search(vectors: Array, codebook: Array, beam: int = BEAM) -> Array:
@@ -62,18 +67,36 @@ def beam_search(vectors: Array, codebook: Array, beam: int = BEAM) -> Array:
     return adc.unpack(codes, m, ksub.bit_length() - 1)
 
 
+def residual_codebooks(vectors: Array, m: int, bits: int, seed: int) -> Array:
+    """Return the codebooks (m, 2^bits, d) of residual quantisation that local search starts from, trained in short.
+
+    What starts each level in few principal dimensions, as rq does, costs more than all the rest and gains nothing here.
+    """
+    d = vectors.shape[1]
+    # As many rows as words are their own words.
+    vectors = np.resize(vectors, (max(len(vectors), 1 << bits), d))
+    quantiser: Any = faiss.ResidualQuantizer(d, m, bits)
+    quantiser.train_type = quantiser.Train_default | quantiser.Skip_codebook_tables
+    # The minimum only silences a warning.
+    quantiser.cp.niter, quantiser.cp.seed = START_ROUNDS, seed & 0x7FFFFFFF
+    quantiser.cp.min_points_per_centroid, quantiser.max_beam_size = 1, 1
+    with adc.blas_distances():
+        quantiser.train(vectors)
+    return faiss.vector_to_array(quantiser.codebooks).reshape(m, 1 << bits, d).copy()
+
+
 def least_squares(vectors: Array, codes: Array, m: int, ksub: int, ridge: float) -> Array:
     """Return the codebooks (m, ksub, d) whose sums err least on vectors (n, d), held to zero by `ridge`.
 
     They minimise the squared error plus `ridge` times their squared length, so that a word weighs as much as that many
     rows would hold it back; words that code nothing are zeros.
     """
-    n = len(vectors)
-    columns = (codes + ksub * np.arange(m)).ravel()
-    chosen = csr_array((np.ones(n * m), columns, np.arange(n + 1) * m), shape=(n, m * ksub))
-    gram = (chosen.T @ chosen).toarray()
+    columns = codes + ksub * np.arange(m)
+    gram, sums = np.zeros((m * ksub, m * ksub)), np.zeros((m * ksub, vectors.shape[1]))
+    _count(columns, vectors, gram, sums)
     gram[np.diag_indices(m * ksub)] += ridge
-    solved = cho_solve(cho_factor(gram, lower=True, overwrite_a=True), chosen.T @ vectors.astype(np.float64))
+    factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+    solved = cho_solve(factor, sums, overwrite_b=True, check_finite=False)
     return np.asarray(solved.reshape(m, ksub, -1), np.float32)
 
 
@@ -102,7 +125,7 @@ def alternate(
     squared error plus ridge times the squared length of the words, which `watch` is told after each.
     """
     m, ksub, _ = codebook.shape
-    codes = beam_search(vectors, codebook)
+    codes = beam_search(vectors, codebook, beam=1)
     for round_ in range(rounds):
         codebook = least_squares(vectors, codes, m, ksub, ridge)
         if watch:
@@ -121,11 +144,24 @@ def _objective(vectors: Array, codebook: Array, codes: Array, ridge: float) -> f
 
 
 @njit(cache=True, nogil=True)
+def _count(columns, vectors, gram, sums):  # type: ignore[no-untyped-def]
+    """Add to gram (words, words), below its diagonal, in how many rows two words meet; to sums the vectors of each."""
+    for book in range(columns.shape[1]):
+        # Book by book, so that what is added to stays in cache.
+        for row in range(len(columns)):
+            column = columns[row, book]
+            for other in range(book + 1):
+                gram[column, columns[row, other]] += 1
+            for j in range(vectors.shape[1]):
+                sums[column, j] += vectors[row, j]
+
+
+@njit(cache=True, nogil=True)
 def _search(costs, products, books, values, codes, gains):  # type: ignore[no-untyped-def]
     """Lower each row's cost: costs (n, m, ksub) of single words, plus products of its words (m ksub, m ksub)."""
     n, m, ksub = costs.shape
-    table = np.empty(m * ksub, np.float32)
-    best_table = np.empty(m * ksub, np.float32)
+    table = np.empty(m * ksub, np.int32)
+    best_table = np.empty(m * ksub, np.int32)
     trial = np.empty(m, np.int64)
     for row in range(n):
         single = costs[row].ravel()
@@ -143,8 +179,7 @@ def _search(costs, products, books, values, codes, gains):  # type: ignore[no-un
                 _replace(table, products, trial, books[restart, place], values[restart, place], ksub)
             _descend(table, products, trial, ksub)
             cost = _cost(single, table, trial, ksub)
-            # Rounding adds up in the table, so what is hardly lower does not count.
-            if cost < best - 1e-6 * abs(best):
+            if cost < best:
                 best = cost
                 codes[row] = trial
                 best_table[:] = table
@@ -157,12 +192,13 @@ def _descend(table, products, codes, ksub):  # type: ignore[no-untyped-def]
         changed = False
         for book in range(len(codes)):
             part = table[book * ksub : (book + 1) * ksub]
-            word = codes[book]
-            least = part[word]
-            for other in range(ksub):
-                if part[other] < least:
-                    word, least = other, part[other]
-            if word != codes[book]:
+            least = part[0]
+            for other in range(1, ksub):
+                least = min(least, part[other])
+            if least < part[codes[book]]:
+                word = 0
+                while part[word] != least:
+                    word += 1
                 _replace(table, products, codes, book, word, ksub)
                 changed = True
         if not changed:
@@ -173,21 +209,21 @@ def _descend(table, products, codes, ksub):  # type: ignore[no-untyped-def]
 def _replace(table, products, codes, book, word, ksub):  # type: ignore[no-untyped-def]
     gone, come = products[book * ksub + codes[book]], products[book * ksub + word]
     for at in range(len(table)):
-        table[at] += come[at] - gone[at]
+        table[at] += np.int32(come[at]) - np.int32(gone[at])
     codes[book] = word
 
 
 @njit(cache=True, nogil=True)
 def _add(table, row):  # type: ignore[no-untyped-def]
     for at in range(len(table)):
-        table[at] += row[at]
+        table[at] += np.int32(row[at])
 
 
 @njit(cache=True, nogil=True)
 def _cost(single, table, codes, ksub):  # type: ignore[no-untyped-def]
     """Return the squared error less the squared length of the row: pairs are in the table twice."""
-    total = np.float32(0)
+    total = np.int64(0)
     for book in range(len(codes)):
         at = book * ksub + codes[book]
-        total += (single[at] + table[at]) / 2
-    return total
+        total += single[at] + table[at]
+    return total / 2

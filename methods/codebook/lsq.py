@@ -11,9 +11,8 @@ from packbench.items import Items
 from packbench.method import Arrays, Method, Sample
 from packbench.methods.codebook.adc import fit_vectors, item_vectors
 from packbench.methods.codebook.additive import AdditiveCodec, additive_candidates, pack, thinned, without_repeats
-from packbench.methods.codebook.local_search import alternate, beam_search, refine
+from packbench.methods.codebook.local_search import alternate, beam_search, refine, residual_codebooks
 from packbench.methods.codebook.pq import check_sizes
-from packbench.methods.codebook.rq import RQ
 from packbench.registry import register
 
 MOST_ROWS = 10_000  # of the fit sample; a larger one is thinned, for time
@@ -64,7 +63,7 @@ class LSQ(AdditiveCodec):
     def fit(self, sample: Sample) -> Arrays:
         vectors, is_unit = fit_vectors(sample, self)
         vectors = thinned(vectors, MOST_ROWS, self.seed)
-        start = RQ(self.m, self.bits, train_beam=1, seed=self.seed).fit(sample)["codebook"]
+        start = residual_codebooks(vectors, self.m, self.bits, self.seed)
         codebook = alternate(vectors, start, self.rounds, FIT_RESTARTS, self.ridge, self.seed)
         return {"codebook": without_repeats(codebook), "unit": is_unit}
 

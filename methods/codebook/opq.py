@@ -20,15 +20,13 @@ from packbench.methods.codebook.adc import (
     fit_vectors,
     item_vectors,
     open_product,
-    unpack,
 )
-from packbench.methods.codebook.kmeans import train
+from packbench.methods.codebook.kmeans import named, step, train
 from packbench.methods.codebook.pq import check_sizes
 from packbench.registry import register
 
 STARTS = ("best", "pca", "identity")
 ROWS_PER_CENTROID = 64  # of the fit sample; a larger one is thinned, for time
-FIRST_ROUNDS = 10  # of k-means before the rotation moves
 
 
 @register
@@ -94,14 +92,13 @@ class OPQ(Codec):
         best = np.inf
         for rounds_left in range(self.niter, -1, -1):
             rotated = vectors @ rotation.T
-            codes = assign(rotated, codebook)
+            indices, moved = step(rotated, codebook)
             # What the rotation drops is lost as well.
-            lost = _squares(vectors) - _squares(rotated) + _squares(rotated - decode(codes, codebook))
+            lost = _squares(vectors) - _squares(rotated) + _squares(rotated - named(indices, codebook))
             if lost < best:
                 best, kept = lost, (rotation, codebook)
             if rounds_left:
-                codebook = _means(rotated, unpack(codes, self.m, self.bits), codebook)
-                rotation = _procrustes(decode(codes, codebook), vectors)
+                codebook, rotation = moved, _procrustes(named(indices, moved), vectors)
         rotation, codebook = kept
         return {"rotation": rotation, "codebook": codebook, "unit": is_unit}
 
@@ -117,8 +114,8 @@ class OPQ(Codec):
         found = []
         for rotation in rotations:
             rotated = vectors @ rotation.T
-            codebook = train(rotated, self.m, self.bits, self.seed, FIRST_ROUNDS)
-            loss = _squares(rotated - decode(assign(rotated, codebook), codebook))
+            codebook = train(rotated, self.m, self.bits, self.seed)
+            loss = _squares(rotated - named(step(rotated, codebook)[0], codebook))
             found.append((loss, rotation, codebook))
         return min(found, key=lambda one: one[0])[1:]
 
@@ -155,22 +152,8 @@ def _balanced(vectors: Array, m: int, dim: int) -> Array:
 
 def _procrustes(coded: Array, vectors: Array) -> Array:
     """Return the rotation R (dim, d) that brings vectors R' nearest to coded (n, dim)."""
-    left, _, right = svd((coded.T @ vectors).astype(np.float64), full_matrices=False)
+    left, _, right = svd(coded.T @ vectors, full_matrices=False)
     return np.asarray(left @ right, np.float32)
-
-
-def _means(rotated: Array, indices: Array, codebook: Array) -> Array:
-    """Return codebooks whose centroids are the means of what they code; those that code nothing stay."""
-    m, ksub, dsub = codebook.shape
-    updated = codebook.copy()
-    for block in range(m):
-        index = indices[:, block]
-        counts = np.bincount(index, minlength=ksub)
-        columns = rotated[:, block * dsub : (block + 1) * dsub].T
-        sums = np.stack([np.bincount(index, weights=column, minlength=ksub) for column in columns], axis=1)
-        used = counts > 0
-        updated[block, used] = sums[used] / counts[used, None]
-    return updated
 
 
 def _squares(vectors: Array) -> float:

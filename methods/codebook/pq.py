@@ -36,11 +36,11 @@ SCANS = ("auto", "rounded", "float")
 class PQ(Codec):
     """Cut vectors into m blocks and keep, for each block, the index of its nearest of 2^bits centroids.
 
-    Jégou, Douze, Schmid, "Product Quantization for Nearest Neighbor Search", 2011. Centroids come from 25 rounds of
-    k-means on at most 256 rows each. Where m does not divide d, blocks are as equal as can be and padded with zeros to
+    Jégou, Douze, Schmid, "Product Quantization for Nearest Neighbor Search", 2011. Centroids come from stepwise k-means
+    on at most 256 rows each. Where m does not divide d, blocks are as equal as can be and padded with zeros to
     ceil(d/m) coordinates, which the codebook pays for. Queries stay float: a table of their products (l2: distances)
-    with all centroids is summed up by code. At 4 bits the tables are rounded for faiss FastScan and the best scored
-    again. Under cosine, unit vectors are coded.
+    with all centroids is summed up by code. Up to 8 bits, sums of tables rounded to bytes bound all scores, and what
+    may be among the best is scored by the float tables. Under cosine, unit vectors are coded.
 
     `scan` is "auto", or says how 4-bit codes are scanned: "rounded" takes FastScan's order as it is, at FastScan's own
     speed; "float" sums float tables. FastScan holds codes in blocks of 32 items, at most 31 more than there are.

@@ -15,21 +15,22 @@ from packbench.items import Array, Items, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.codebook.adc import (
     IndexSearcher,
-    blas_distances,
     check_metric,
     fit_vectors,
     gathered,
     item_vectors,
+    product_tables,
     spread,
 )
 from packbench.methods.codebook.additive import fill, principal_width, thinned, without_repeats
+from packbench.methods.codebook.kmeans import named, step, train
 from packbench.methods.codebook.pq import check_sizes
+from packbench.methods.codebook.scan import TableSearcher, packed_starts, packed_tables
 from packbench.methods.projection.pca import PCA
 from packbench.methods.projection.random_rotation import RandomRotation
 from packbench.registry import register
 
 ROWS_PER_CENTROID = 64  # of the fit sample; a larger one is thinned, for time
-ROUNDS = 10  # of k-means at each level
 TOGETHER = 256  # rows coded at a time
 
 
@@ -81,16 +82,21 @@ class PRQ(Codec):
         vectors = thinned(vectors, ROWS_PER_CENTROID << self.bits, self.seed)
         # As many rows as centroids are their own centroids.
         vectors = np.resize(vectors, (max(len(vectors), 1 << self.bits), d))
-        quantiser = self._made(d)
-        for part in _parts(quantiser):
-            part.train_type = part.Train_default | part.Skip_codebook_tables
-            # The minimum only silences a warning.
-            part.cp.niter, part.cp.seed, part.cp.min_points_per_centroid = ROUNDS, self.seed & 0x7FFFFFFF, 1
-            part.max_beam_size = 1
-        with blas_distances():
-            quantiser.train(spread(vectors, self.blocks))
-        codebook = faiss.vector_to_array(quantiser.codebooks).reshape(self.blocks * self.m, 1 << self.bits, -1)
+        residuals = spread(vectors, self.blocks)
+        levels = []
+        for level in range(self.m):
+            levels.append(train(residuals, self.blocks, self.bits, self.seed + level))
+            residuals = residuals - named(step(residuals, levels[-1])[0], levels[-1])
+        codebook = np.stack(levels, axis=1).reshape(self.blocks * self.m, 1 << self.bits, -1)
         return {"codebook": without_repeats(codebook), "d": np.array([d], np.int32), "unit": is_unit}
+
+    def nests_by(self) -> str:
+        return "m"
+
+    def cut(self, shared: Arrays) -> Arrays:
+        books = shared["codebook"]
+        levels = books.reshape(self.blocks, -1, *books.shape[1:])[:, : self.m]
+        return {**shared, "codebook": levels.reshape(self.blocks * self.m, *books.shape[1:])}
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         d = int(shared["d"][0])
@@ -120,6 +126,11 @@ class PRQ(Codec):
         check_metric(self, shared["unit"], metric)
         if metric == "l2":
             return Codec.open(self, codes, shared, metric)
+        if self.bits <= 8:
+            return TableSearcher(
+                codes["codes"], packed_starts(self.blocks * self.m, self.bits),
+                lambda queries: packed_tables(self._tables(queries, shared["codebook"]), self.bits),
+            )  # fmt: skip
         make: Any = faiss.IndexProductResidualQuantizer
         width = self.blocks * shared["codebook"].shape[2]
         index = make(
@@ -131,6 +142,12 @@ class PRQ(Codec):
             index.add_sa_codes(np.ascontiguousarray(codes["codes"]))
         table_bytes = 4 * self.blocks * self.m << self.bits
         return IndexSearcher(index, "faiss PRQ look-up", lambda queries: spread(queries, self.blocks), table_bytes)
+
+    def _tables(self, queries: Array, codebook: Array) -> Array:
+        """Return the products (n_queries, blocks * m, 2^bits) of queries with the words of all blocks."""
+        books, ksub, dsub = codebook.shape
+        words = codebook.reshape(self.blocks, self.m * ksub, dsub)
+        return product_tables(spread(queries, self.blocks), words, "ip").reshape(len(queries), books, ksub)
 
     def _made(self, d: int) -> Any:
         width = self.blocks * -(-d // self.blocks)

@@ -22,6 +22,7 @@ from packbench.methods.scalar.packing import packed_bytes
 from packbench.registry import register
 
 ENCODERS = ("linear", "identity")
+RATES = (0.02,)  # the beginning is good, and greater steps leave it
 COMMITMENT = 0.25  # weight of latents staying near their level, against levels moving to their latents
 
 
@@ -52,7 +53,7 @@ class QLAE(Codec):
     encoder: str = "linear"
     turn: bool = True
     decay: float = 1e-3
-    epochs: int = 20
+    epochs: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -118,7 +119,7 @@ class QLAE(Codec):
             weights = encoder.square().sum() + decoder.square().sum()
             return error + drawn + COMMITMENT * held + self.decay * weights
 
-        descend([encoder, levels, decoder], loss, n, d, seed=self.seed, epochs=self.epochs)
+        descend([encoder, levels, decoder], loss, n, d, rates=RATES, seed=self.seed, epochs=self.epochs)
         learned, scalars, back = values([encoder, levels, decoder])
         return learned, np.sort(scalars * np.float32(length), axis=1), back
 

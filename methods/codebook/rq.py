@@ -8,22 +8,26 @@ from typing import Any, ClassVar
 
 import faiss
 import numpy as np
+from scipy.linalg import eigh
 
 from packbench.budget import Budget
 from packbench.items import Array, Items, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.codebook.adc import (
     IndexSearcher,
-    blas_distances,
     check_metric,
     fit_vectors,
     item_vectors,
 )
+from packbench.methods.codebook.additive import additive_tables, without_repeats
+from packbench.methods.codebook.kmeans import few_values, step, train
 from packbench.methods.codebook.pq import check_sizes
+from packbench.methods.codebook.scan import TableSearcher, packed_starts, packed_tables
 from packbench.registry import register
 
 ROWS_PER_CENTROID = 64  # of the fit sample; a larger one is thinned, for time
-ROUNDS = 10  # of k-means at each level
+AXES = 32  # principal ones in which k-means starts: it remembers less of the fit sample than from a start in all
+ROUNDS = 3  # of Lloyd's algorithm in all dimensions
 TOGETHER = 256  # rows coded at a time
 LEVELS = {6: 64, 8: 32, 4: 96}  # that a budget may ask for, by bits: what trains in seconds
 NORMS = {0: faiss.AdditiveQuantizer.ST_LUT_nonorm, 8: faiss.AdditiveQuantizer.ST_norm_cqint8,
@@ -39,7 +43,7 @@ class RQ(Codec):
     Babenko, Lempitsky, "Additive Quantization for Extreme Vector Compression", 2014. Codebooks are m times those of
     product quantisation, and learnt from a few thousand rows they remember these rows: six bits to a level generalise
     better than eight and cost a quarter. Training keeps `train_beam` residuals of each row, encoding `beam`; it starts
-    each level in few principal dimensions where the sample has d rows.
+    each level along 32 principal axes of what is left.
 
     An inner product is a sum of m look-ups. A squared distance needs the length of the coded vector as well: it is
     kept in `norm_bits` (8: one of 256 values; 32: exact), or, at 0, found by decoding, which is exact and some ten
@@ -85,27 +89,41 @@ class RQ(Codec):
             vectors = vectors[np.sort(np.random.default_rng(self.seed).choice(n, most, replace=False))]
         # As many rows as centroids are their own centroids.
         vectors = np.resize(vectors, (max(len(vectors), 1 << self.bits), d))
-        quantiser: Any = faiss.ResidualQuantizer(d, self.m, self.bits)
-        quantiser.train_type = quantiser.Train_progressive_dim if n >= d else quantiser.Train_default
-        quantiser.train_type |= quantiser.Skip_codebook_tables
-        # The minimum only silences a warning.
-        quantiser.cp.niter, quantiser.cp.seed, quantiser.cp.min_points_per_centroid = ROUNDS, self.seed & 0x7FFFFFFF, 1
-        quantiser.max_beam_size = self.train_beam
-        with blas_distances():
-            quantiser.train(vectors)
-        codebook = faiss.vector_to_array(quantiser.codebooks).reshape(self.m, 1 << self.bits, d).copy()
-        for level in codebook:
-            # Which of two equal centroids is nearer is a matter of rounding; zeros are equal in any.
-            again = np.ones(len(level), bool)
-            again[np.unique(level, axis=0, return_index=True)[1]] = False
-            level[again] = 0
-        shared = {"codebook": codebook, "unit": is_unit}
+        codebook, residuals = self._levels(vectors)
+        shared = {"codebook": without_repeats(codebook), "unit": is_unit}
         if self.norm_bits == 8:
             # Quantiles, not faiss's k-means in one dimension: that fails where norms repeat.
-            coded = quantiser.decode(quantiser.compute_codes(vectors))
-            norms = np.einsum("ij,ij->i", coded, coded)
+            norms = np.square(vectors - residuals).sum(axis=1)
             shared["norms"] = np.quantile(norms, (np.arange(256) + 0.5) / 256).astype(np.float32)
         return shared
+
+    def nests_by(self) -> str:
+        return "" if self.norm_bits == 8 else "m"  # the norms are those of all levels together
+
+    def cut(self, shared: Arrays) -> Arrays:
+        return {**shared, "codebook": shared["codebook"][: self.m].copy()}
+
+    def _levels(self, vectors: Array) -> tuple[Array, Array]:
+        """Return codebooks (m, 2^bits, d), each learnt from what the beam left of vectors, and what is left in the end.
+
+        A level depends on those before it alone, so that fewer levels are the first ones of more.
+        """
+        n, d = vectors.shape
+        residuals = vectors[:, None]
+        found = np.zeros((self.m, 1 << self.bits, d), np.float32)
+        for level in range(self.m):
+            flat = residuals.reshape(-1, d)
+            words = found[level] = _words(flat, self.bits, self.seed + level)
+            squares = np.einsum("ij,ij->i", flat, flat)[:, None] + np.einsum("ij,ij->i", words, words)
+            squares = (squares - 2 * (flat @ words.T)).reshape(n, -1)
+            beam = min(self.train_beam, squares.shape[1])
+            kept = np.argpartition(squares, beam - 1, axis=1)[:, :beam]
+            kept = np.take_along_axis(kept, np.take_along_axis(squares, kept, axis=1).argsort(axis=1), axis=1)
+            before, word = np.divmod(kept, len(words))
+            residuals = np.take_along_axis(residuals, before[:, :, None], axis=1) - words[word]
+            if not residuals[:, 0].any():
+                break  # further words would only name again what is coded already
+        return found, residuals[:, 0]
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         vectors = item_vectors(items, shared["codebook"].shape[2], shared["unit"])
@@ -133,6 +151,8 @@ class RQ(Codec):
         check_metric(self, shared["unit"], metric)
         if metric == "l2" and not self.norm_bits:
             return Codec.open(self, codes, shared, metric)
+        if self.bits <= 8 and (metric != "l2" or self.norm_bits == 8):
+            return self._opened(codes["codes"], shared, metric)
         d = shared["codebook"].shape[2]
         measure = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
         make: Any = faiss.IndexResidualQuantizer
@@ -142,6 +162,20 @@ class RQ(Codec):
         if len(codes["codes"]):
             index.add_sa_codes(np.ascontiguousarray(codes["codes"]))
         return IndexSearcher(index, "faiss RQ look-up", table_bytes=4 * self.m << self.bits)
+
+    def _opened(self, codes: Array, shared: Arrays, metric: Metric) -> Searcher:
+        """Return a searcher by tables of words and, under l2, of the byte that tells the length."""
+        starts = packed_starts(self.m, self.bits)
+        codebook = shared["codebook"]
+        if metric != "l2":
+            return TableSearcher(codes, starts, lambda q: packed_tables(additive_tables(q, codebook), self.bits))
+
+        def tables(queries: Array) -> Array:
+            words = 2 * packed_tables(additive_tables(queries, codebook), self.bits)
+            lengths = np.einsum("ij,ij->i", queries, queries)[:, None] + shared["norms"]
+            return np.concatenate([words, -lengths[:, None]], axis=1)
+
+        return TableSearcher(codes, np.append(starts, self.m * self.bits), tables)
 
     def _quantiser(self, shared: Arrays) -> Any:
         return self._fill(
@@ -156,6 +190,18 @@ class RQ(Codec):
             quantiser.qnorm.add(np.ascontiguousarray(shared["norms"])[:, None])
         quantiser.is_trained = True
         return quantiser
+
+
+def _words(vectors: Array, bits: int, seed: int) -> Array:
+    """Return 2^bits words for vectors (n, d): k-means along few principal axes, and then in all dimensions."""
+    d = vectors.shape[1]
+    if few_values(vectors, 1 << bits) is not None:
+        return np.asarray(train(vectors, 1, bits, seed)[0])
+    axes = eigh(vectors.T @ vectors, subset_by_index=[max(0, d - AXES), d - 1])[1]
+    words = train(vectors @ axes, 1, bits, seed) @ axes.T
+    for _ in range(ROUNDS):
+        words = step(vectors, words)[1]
+    return np.asarray(words[0])
 
 
 def _candidates(budget: Budget) -> Iterator[RQ]:

@@ -64,6 +64,12 @@ class SemanticId(AdditiveCodec):
     def fit(self, sample: Sample) -> Arrays:
         return self._residual().fit(sample)
 
+    def nests_by(self) -> str:
+        return self._residual().nests_by()
+
+    def cut(self, shared: Arrays) -> Arrays:
+        return self._residual().cut(shared)
+
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         return self._residual().encode(items, shared)
 

@@ -22,6 +22,7 @@ from scipy.stats import norm
 
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Hits, Metric
+from packbench.methods.codebook.scan import LANES, TableSearcher, places_of
 from packbench.methods.codebook.waterfilling import allocate
 from packbench.methods.scalar.turboquant_mse import gaussian_levels
 from packbench.topk import TopK
@@ -33,8 +34,8 @@ PAIRED = (1, 3)  # bits that two coordinates share, for rates of a half and one 
 # sets of levels is next, by how many coded bits a window sees.
 PARITIES = {1: (0, 1), 2: (2, 1), 3: (2, 5), 4: (0o4, 0o13), 8: (0o126, 0o235)}
 DRAWS, TRAINING = (48, 256), 12
-FEW = 4  # queries for which a table each beats decoding a block for all
-SCANNED, DECODED, LANES = 32768, 1024, 256
+FEW = 16  # queries for which a table each beats decoding a block for all
+DECODED = 1024  # rows at a time
 
 
 @cache
@@ -143,40 +144,46 @@ def _places(bits: Array) -> tuple[Array, Array]:
     return last // 8, 7 - last % 8
 
 
-class TrellisSearcher:
+class TrellisSearcher(TableSearcher):
     """Search codes (n, bytes) by inner products, or negated squared distances, in the frame of the coded rows.
 
     Queries are mapped into that frame, (n_queries, dim).
     """
 
-    kernel = "numba look-up, blas float32 for batches"
+    kernel = "numba look-up, bounds in bytes; blas float32 for batches"
 
     def __init__(
         self, codes: Array, codebook: Array, bits: Array, metric: Metric, map_queries: Callable[[Array], Array]
     ) -> None:
-        self._codes, self._bits = np.ascontiguousarray(codes), np.array(bits)
-        self._codebook, self._map, self._l2 = np.ascontiguousarray(codebook, np.float32), map_queries, metric == "l2"
-        self._first, _ = _steps(self._bits)
-        places, shifts = _places(self._bits)
-        self._byte, self._shift = places[self._first[:-1]], shifts[self._first[:-1]]
+        self._map, self._l2 = map_queries, metric == "l2"
+        self._first, _ = _steps(bits)
+        # Read from the other end, a window's newest bit is its lowest, as in a table of indices.
+        end = np.maximum(np.cumsum(bits, dtype=np.int64), 1)
+        self._starts = 8 * codes.shape[1] - end
+        known = (1 << np.minimum(end, WINDOW)) - 1
+        self._codebook = np.take_along_axis(codebook, np.arange(VALUES) & known[:, None], axis=1)
+        super().__init__(codes[:, ::-1], self._starts[self._first[:-1]], self._products)
+
+    def _products(self, queries: Array) -> Array:
+        tables = np.empty((len(queries), len(self._first) - 1, VALUES), np.float32)
+        _fill_tables(queries, self._codebook, self._first, self._l2, tables)
+        return tables
 
     def search(self, queries: Items, k: int) -> Hits:
         q = np.ascontiguousarray(self._map(as_vectors(queries, "queries")), np.float32)
-        kept = TopK(len(q), k)
         if len(q) <= FEW:
-            tables = np.empty((len(q), len(self._byte), VALUES), np.float32)
-            _fill_tables(q, self._codebook, self._first, self._l2, tables)
-            for part in blocks(len(self._codes), SCANNED):
-                scores = np.empty((len(q), part.stop - part.start), np.float32)
-                _scan(self._codes[part], tables, self._byte, self._shift, scores)
-                kept.add(scores, part.start)
-            return kept.hits()
-        for part in blocks(len(self._codes), DECODED):
-            rows = look_up(self._codes[part], self._codebook, self._bits)
-            scores = q @ rows.T
+            return super().search(q, k)
+        kept = TopK(len(q), k)
+        places, shifts = places_of(self._starts, self._tiles.shape[1])
+        for part in blocks(len(self._tiles), DECODED // LANES):
+            tiles = self._tiles[part]
+            rows = np.empty((len(self._codebook), LANES * len(tiles)), np.float32)
+            _decode(tiles, places, shifts, self._codebook, rows)
+            scores = q @ rows
             if self._l2:
-                scores -= np.einsum("ij,ij->i", rows, rows) / 2
-            kept.add(scores, part.start)
+                scores -= np.einsum("ij,ij->j", rows, rows) / 2
+            first = LANES * part.start
+            kept.add(scores[:, : self._n - first], first)
         return kept.hits()
 
 
@@ -248,24 +255,14 @@ def _fill_tables(queries, codebook, first, l2, tables):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True)
-def _scan(codes, tables, byte, shift, scores):  # type: ignore[no-untyped-def]
-    """Sum the table entries of each row; rows go in lanes, so that no look-up waits for the sum before it."""
-    n, nbytes = codes.shape
-    lanes = np.zeros((nbytes + 1, LANES), np.uint16)  # two neighbouring bytes each, of as many rows as there are lanes
-    sums = np.empty(LANES, np.float32)
-    for start in range(0, n, LANES):
-        count = min(LANES, n - start)
-        for i in range(count):
-            before = np.uint16(0)
-            for j in range(nbytes):
-                before = np.uint16((before << np.uint16(8)) | np.uint16(codes[start + i, j]))
-                lanes[j, i] = before
-        for row in range(len(tables)):
-            sums[:] = 0
-            for s in range(len(byte)):
-                pairs, table, down = lanes[byte[s]], tables[row, s], np.uint32(shift[s])
-                for i in range(LANES):
-                    # Unsigned, for a signed index would be asked whether it is negative.
-                    sums[i] += table[(np.uint32(pairs[i]) >> down) & np.uint32(255)]
-            for i in range(count):
-                scores[row, start + i] = sums[i]
+def _decode(tiles, places, shifts, codebook, rows):  # type: ignore[no-untyped-def]
+    """Write rows (dim, rows of the tiles): the value of each axis under its window."""
+    for axis in range(len(codebook)):
+        values, shift = codebook[axis], np.uint32(shifts[axis])
+        for tile in range(len(tiles)):
+            low, high = tiles[tile, places[0, axis]], tiles[tile, places[1, axis]]
+            line = rows[axis, tile * LANES : (tile + 1) * LANES]
+            for lane in range(LANES):
+                pair = np.uint32(low[lane]) | np.uint32(high[lane]) << np.uint32(8)
+                # Unsigned, for a signed index would be asked whether it is negative.
+                line[lane] = values[(pair >> shift) & np.uint32(255)]

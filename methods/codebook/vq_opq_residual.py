@@ -14,10 +14,18 @@ from packbench.budget import Budget
 from packbench.errors import BudgetTooSmall
 from packbench.items import Array, Items, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
-from packbench.methods.codebook.adc import assign, blas_distances, check_metric, decode, fit_vectors, item_vectors
-from packbench.methods.codebook.additive import without_repeats
-from packbench.methods.codebook.lookup import LookupSearcher
+from packbench.methods.codebook.adc import (
+    assign,
+    blas_distances,
+    check_metric,
+    decode,
+    fit_vectors,
+    item_vectors,
+    product_tables,
+)
+from packbench.methods.codebook.additive import additive_tables, without_repeats
 from packbench.methods.codebook.opq import OPQ
+from packbench.methods.codebook.scan import TableSearcher, packed_starts
 from packbench.registry import register
 
 TOGETHER = 256  # rows whose word is looked for at a time
@@ -113,15 +121,15 @@ class VQOPQResidual(Codec):
         check_metric(self, shared["unit"], metric)
         if metric == "l2":
             return Codec.open(self, codes, shared, metric)
-        rotation, (m, ksub, dsub) = shared["rotation"], shared["codebook"].shape
-        words = np.zeros((shared["words"].shape[1], ksub), np.float32)
-        words[:, : self.words] = shared["words"].T
-        axes = shared["codebook"].transpose(0, 2, 1).reshape(m * dsub, ksub)
-        byte = np.concatenate([np.zeros(len(words), np.int64), 1 + np.repeat(np.arange(m), dsub)])
-        return LookupSearcher(
-            codes["codes"], np.concatenate([words, axes]), byte, metric,
-            lambda queries: np.concatenate([queries, queries @ rotation.T], axis=1),
-        )  # fmt: skip
+        rotation, codebook = shared["rotation"], shared["codebook"]
+        words = np.zeros((1 << BITS, shared["words"].shape[1]), np.float32)
+        words[: self.words] = shared["words"]
+
+        def tables(queries: Array) -> Array:
+            residual = product_tables(queries @ rotation.T, codebook, metric)
+            return np.concatenate([additive_tables(queries, words[None]), residual], axis=1)
+
+        return TableSearcher(codes["codes"], packed_starts(1 + self.m, BITS), tables)
 
 
 def _nearest(vectors: Array, words: Array) -> Array:

@@ -26,7 +26,8 @@ class CCA(Transform):
     Needs sample queries and "pairs": rows (query, item that answers it) of the fit sample, (p, 2) integers. Both sides
     are centred and whitened (ridge times the mean variance added) before the correlations are decomposed, and compared
     by cosine after; the answers are those of the pairs, not of the data set's metric: read task quality beside recall.
-    Hadgi and others, "Escaping Plato's Cave: Towards the Alignment of 3D and Text Latent Spaces", 2025.
+    Hotelling, "Relations between Two Sets of Variates", 1936; Hadgi and others, "Escaping Plato's
+    Cave: Towards the Alignment of 3D and Text Latent Spaces", 2025.
     """
 
     name: ClassVar[str] = "cca"
@@ -34,7 +35,8 @@ class CCA(Transform):
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "transform"
     paper: ClassVar[str] = (
-        "Hadgi et al., Escaping Plato's Cave: Towards the Alignment of 3D and Text Latent Spaces, 2025"
+        "Hotelling, Relations between Two Sets of Variates, 1936; Hadgi et al., Escaping Plato's Cave: Towards the "
+        "Alignment of 3D and Text Latent Spaces, 2025"
     )
     formula: ClassVar[str] = "dim coordinates per item; shared 4 (d dim + dim)"
     dim: int

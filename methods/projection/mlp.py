@@ -20,7 +20,7 @@ from packbench.methods.projection.linear import (
 from packbench.methods.projection.moments import leading, learnable, moment
 from packbench.methods.training import split, train
 
-RATES = (0.05, 0.01)  # of learning, one after the other, in units of an entry of an orthonormal row, 1 / sqrt(d)
+RATES = (0.1,)  # of learning, in units of an entry of an orthonormal row, 1 / sqrt(d)
 
 
 class Encoder(Transform):
@@ -90,12 +90,12 @@ def learnt(arrays: Sequence[Array]) -> list[Any]:
     return [torch.tensor(np.asarray(array, np.float32), requires_grad=True) for array in arrays]
 
 
-def descend(parameters: Sequence[Any], loss: Callable[[Array], Any], n: int, d: int, **options: Any) -> None:
-    """Train weights of d inputs with steps in proportion to their size, first coarse and then fine.
-
-    With one rate for both, Adam either stops on the way or circles about the least loss.
-    """
-    for rate in RATES:
+def descend(
+    parameters: Sequence[Any], loss: Callable[[Array], Any], n: int, d: int, *, rates: Sequence[float] = RATES,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Train weights of d inputs with steps in proportion to their size, once with each rate, one after the other."""
+    for rate in rates:
         train(parameters, loss, n, rate=rate / np.sqrt(d), **options)
 
 

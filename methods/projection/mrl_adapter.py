@@ -22,6 +22,7 @@ LOSSES = ("similarity", "pairs", "reconstruction")
 STARTS = ("pca", "identity")
 SHORTEST = 16  # prefixes are trained at 16, 32, 64, ... and dim
 NEAR = 5  # candidates of a batch are drawn from so many nearest items of each of its queries
+RATES = (0.05, 0.01)  # the few coordinates of a small budget take the first, of many the second
 TEMPERATURE = 0.05  # of scores in units of the mean squared length
 
 
@@ -49,7 +50,7 @@ class MRLAdapter(Transform):
     loss: str = "similarity"
     orthogonal: bool = True
     start: str = "pca"
-    epochs: int = 20
+    epochs: int = 6
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -123,7 +124,7 @@ class MRLAdapter(Transform):
         rebuild = self.loss == "reconstruction"
         descend(
             [matrix], rebuilt if rebuild else drawn, len(items) if rebuild else len(asked), items.shape[1],
-            seed=self.seed, epochs=self.epochs, after_step=straighten if self.orthogonal else None,
+            rates=RATES, seed=self.seed, epochs=self.epochs, after_step=straighten if self.orthogonal else None,
             held_out_loss=None if rebuild else held_out,
         )  # fmt: skip
         learned = matrix.detach().numpy().copy()

@@ -68,6 +68,9 @@ class NestedDropoutAE(Encoder):
         data = torch.from_numpy(vectors / max(float(np.sqrt(np.mean(vectors**2))), 1e-12))
 
         chances = self._chances()
+        # The greater of two places, and the chance that a place, and thus all before it, is kept.
+        places, kept_chances = np.arange(self.dim), chances[::-1].cumsum()[::-1]
+        both = torch.from_numpy(kept_chances[np.maximum(places[:, None], places)].astype(np.float32))
 
         def loss(rows: Array) -> Any:
             kept = rng.choice(self.dim, len(rows), p=chances)
@@ -75,11 +78,11 @@ class NestedDropoutAE(Encoder):
             return (data[rows] - (data[rows] @ axes.T * mask) @ axes).square().mean()
 
         def expected(rows: Array) -> Any:
-            left, total = data[rows], 0.0
-            for axis, latent, chance in zip(axes, (left @ axes.T).T, chances, strict=True):
-                left = left - latent[:, None] * axis
-                total = total + chance * left.square().mean()
-            return total
+            # |x - sum_j z_j a_j|^2 over the kept j, in which a product of two of them counts while both are kept.
+            x = data[rows]
+            latents = x @ axes.T
+            moments = latents.T @ latents * both
+            return (x.square().sum() - 2 * moments.trace() + (moments * (axes @ axes.T)).sum()) / x.numel()
 
         descend([axes], loss, n, d, seed=self.seed, epochs=self.epochs, held_out_loss=expected)
         return shared | {"outer": orthonormal(axes.detach().numpy())}

@@ -28,7 +28,7 @@ class ProjectiveDistill(Transform):
     So inner products with the mean are kept as far as it lies among the components, and queries are mapped as items
     are. With `student` set to the width of a smaller model's vectors, queries are that model's instead: `fit` needs
     "versions", that model's vectors (n, student) of the sample's items, and learns by ridge regression the map from
-    them to the targets, which is all that search needs. The paper trains the student's layers too. Zhao, Li, Li, Wang,
+    them to the targets, which is all that search needs. The paper trains the student's layers too. Zhao, Yu, Wu, Li,
     "Compressing Sentence Representation for Semantic Retrieval via Homomorphic Projective Distillation", 2022.
     """
 
@@ -36,7 +36,7 @@ class ProjectiveDistill(Transform):
     fidelity: ClassVar[str] = "ANALOGUE"
     kind: ClassVar[str] = "transform"
     paper: ClassVar[str] = (
-        "Zhao, Li, Li, Wang, Compressing Sentence Representation for Semantic Retrieval via Homomorphic Projective "
+        "Zhao, Yu, Wu, Li, Compressing Sentence Representation for Semantic Retrieval via Homomorphic Projective "
         "Distillation, 2022"
     )
     formula: ClassVar[str] = "dim coordinates per item; shared 4 d dim + 1, with a student 4 dim (d + student) + 1"

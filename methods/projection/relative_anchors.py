@@ -30,14 +30,14 @@ class RelativeAnchors(Transform):
     answers by another metric than the data set's. Anchors are random rows, rows each farthest from those before, or
     the centres of k-means. nystrom=True, an addition of packbench, multiplies raw products by the inverse root of the
     anchors' Gram matrix, which keeps the data set's metric and all of what the anchors span. Moschella, Maiorca,
-    Fumero, Norelli, Locatello and Rodola, "Relative representations enable zero-shot latent space communication", 2022.
+    Fumero, Norelli, Locatello and Rodolà, "Relative representations enable zero-shot latent space communication", 2022.
     """
 
     name: ClassVar[str] = "relative_anchors"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "transform"
     paper: ClassVar[str] = (
-        "Moschella, Maiorca, Fumero, Norelli, Locatello, Rodola, Relative representations enable zero-shot latent "
+        "Moschella, Maiorca, Fumero, Norelli, Locatello, Rodolà, Relative representations enable zero-shot latent "
         "space communication, 2022"
     )
     formula: ClassVar[str] = "dim coordinates per item; shared 4 d dim"

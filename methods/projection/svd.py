@@ -25,14 +25,15 @@ class SVD(Transform):
     largest singular value s, shrinks every singular value by that much and to no less than zero, as Xu and others,
     "Trained Rank Pruning for Efficient Deep Neural Networks", 2019, do; items are shrunk, queries not. For cosine both
     are brought to unit length first and then compared by inner product. Zhang and others, "Experimental Analysis of
-    Large-scale Learnable Vector Storage Compression", 2024.
+    Large-scale Learnable Vector Storage Compression", 2023.
     """
 
     name: ClassVar[str] = "svd"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "transform"
     paper: ClassVar[str] = (
-        "Zhang et al., Experimental Analysis of Large-scale Learnable Vector Storage Compression, 2024"
+        "Zhang, Zhao, Miao, Shao, Liu, Yang, Cui, Experimental Analysis of Large-scale Learnable Vector Storage "
+        "Compression, 2023"
     )
     formula: ClassVar[str] = "dim coordinates per item; shared 4 d dim + 1"
     dim: int

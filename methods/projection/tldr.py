@@ -59,8 +59,8 @@ class TLDR(Encoder):
     neighbours: int = 5
     start: str = "pca"
     projector: int = 512
-    epochs: int = 20
-    rate: float = 2e-4
+    epochs: int = 10
+    rate: float = 4e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,16 +96,22 @@ class TLDR(Encoder):
             y = _normalised(data[rows] @ parameters[0].T @ parameters[1].T).relu()
             return _normalised(_normalised(y @ parameters[2].T).relu() @ parameters[3].T)
 
-        def loss(rows: Array, twins: Array) -> Any:
-            correlations = outputs(rows).T @ outputs(twins) / len(rows)
+        def loss(one: Any, other: Any) -> Any:
+            correlations = one.T @ other / len(one)
             diagonal = torch.diagonal(correlations)
             redundancy = correlations.square().sum() - diagonal.square().sum()
             return (diagonal - 1).square().sum() + OFF_DIAGONAL * redundancy
 
+        def drawn(rows: Array) -> Any:
+            return loss(outputs(rows), outputs(near[rows, rng.integers(0, self.neighbours, len(rows))]))
+
+        def held_out(rows: Array) -> Any:
+            one = outputs(rows)
+            return sum(loss(one, outputs(twins)) for twins in near[rows].T)
+
         train(
-            parameters, lambda rows: loss(rows, near[rows, rng.integers(0, self.neighbours, len(rows))]), n,
-            seed=self.seed, epochs=self.epochs, batch=batch, rate=self.rate,
-            held_out_loss=lambda rows: sum(loss(rows, near[rows, place]) for place in range(self.neighbours)),
+            parameters, drawn, n, seed=self.seed, epochs=self.epochs, batch=batch, rate=self.rate,
+            held_out_loss=held_out,
         )  # fmt: skip
         return shared | {"outer": orthonormal(parameters[0].detach().numpy())}
 
@@ -120,5 +126,6 @@ def nearest(vectors: Array, metric: str, count: int) -> Array:
 
 def _normalised(outputs: Any) -> Any:
     """Return outputs of mean 0 and variance 1 over the batch; one that does not vary becomes 0."""
-    deviations = outputs - outputs.mean(dim=0)
-    return deviations / (deviations.square().mean(dim=0) + 1e-5).sqrt()
+    import torch
+
+    return torch.nn.functional.batch_norm(outputs, None, None, training=True, eps=1e-5)

@@ -14,7 +14,7 @@ from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher, ro
 from packbench.methods.scalar.fill import finest
 from packbench.methods.scalar.int8 import Int8
 from packbench.methods.scalar.packing import pack, packed_bytes, unpack, weighted_sums
-from packbench.methods.scalar.scan import ScanSearcher, squared_norms
+from packbench.methods.scalar.scan import FEW, ScanSearcher, squared_norms
 from packbench.registry import register
 
 # The share left out at each end of a range, at which 1 to 8 planes of a Gaussian have the least squared error.
@@ -82,16 +82,16 @@ class BitPlane(Codec):
 class _PlaneSearcher(ScanSearcher):
     def __init__(self, codec: BitPlane, codes: Arrays, shared: Arrays, metric: Metric) -> None:
         super().__init__(len(codes["codes"]), len(shared["step"]), metric)
+        self._few = 0 if self._norms else FEW  # norms need decoded rows
         self._codec, self._codes, self._shared = codec, codes, shared
 
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        if self._norms:
-            rows, squares = self._decode(part)
-            return rows @ query, squares
         low, step = self._codec._grid(self._shared)
         dots = np.full(part.stop - part.start, query @ low, np.float32)
-        for plane, packed in enumerate(self._codec._planes(rows_of(self._codes, part))):
-            dots += weighted_sums(packed, 1, query * (step * np.float32(2 ** (7 - plane))))
+        # All planes are one run of bits, each with its weight, and none at the end of a plane's last byte.
+        weights = np.zeros((self._codec.planes, 8 * packed_bytes(1, len(low))), np.float32)
+        weights[:, : len(low)] = query * step * 2.0 ** (7 - np.arange(self._codec.planes)[:, None])
+        dots += weighted_sums(self._codes["codes"][part], 1, weights.ravel())
         return dots, dots[:0]
 
     def _decode(self, part: slice) -> tuple[Array, Array]:

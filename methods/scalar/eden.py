@@ -24,8 +24,9 @@ from packbench.methods.projection.linear import (
     rule_of,
     unit,
 )
-from packbench.methods.scalar.packing import pack, packed_bytes
-from packbench.methods.scalar.table import HALF, TableSearcher, decode_blocks
+from packbench.methods.scalar.casts import widened
+from packbench.methods.scalar.packing import look_up, pack, packed_bytes, unpack
+from packbench.methods.scalar.table import HALF, TableSearcher
 from packbench.methods.scalar.turboquant_mse import gaussian_levels
 from packbench.registry import register
 
@@ -103,7 +104,7 @@ class EDEN(Codec):
 
     def decode(self, codes: Arrays, shared: Arrays) -> Array:
         d = len(shared["rotation"])
-        rows = decode_blocks(codes["codes"], self.bits, shared["levels"], [slice(0, d)], _scale(codes["factors"]))
+        rows = look_up(unpack(codes["codes"], self.bits, d), shared["levels"]) * _scale(codes["factors"])
         return np.asarray(rows @ shared["rotation"] + shared["mean"], np.float32)
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
@@ -112,13 +113,14 @@ class EDEN(Codec):
             raise BadInput(f"{self}: fitted for another metric than {metric!r}; fit again with that one")
         factors, mean, rule, rotation = codes["factors"], shared["mean"], shared["rule"], shared["rotation"]
         return TableSearcher(
-            codes["codes"], self.bits, shared["levels"], [slice(0, len(mean))], inner,
+            codes["codes"], self.bits, shared["levels"], len(mean), inner,
             lambda part: _scale(factors[part]),
             queries=lambda rows: map_queries(centred_queries(rows, mean, rule), rotation),
-            squares=lambda part: factors[part, 0].astype(np.float32) ** 2,
+            squares=lambda part: widened(factors[part, 0]) ** 2,
         )  # fmt: skip
 
 
 def _scale(factors: Array) -> Array:
     """Return what levels are multiplied by, (n, 1) float32."""
-    return factors[:, :1].astype(np.float32) * factors[:, 1:]
+    values = widened(factors)
+    return values[:, :1] * values[:, 1:]

@@ -12,6 +12,7 @@ from packbench.budget import Budget
 from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
+from packbench.methods.scalar.casts import widened
 from packbench.methods.scalar.grid import GRANULARITIES
 from packbench.methods.scalar.table import HALF, TableSearcher, e4m3_values, float_values, nearest_pattern
 from packbench.registry import register
@@ -83,14 +84,10 @@ class FP8(Codec):
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         d, own = codes["codes"].shape[1], codes.get("scales")
-        weights = None if own is not None else np.broadcast_to(shared["scales"], d).astype(np.float32)
-
-        def scales(part: slice) -> Array:
-            if own is None:
-                return np.ones((part.stop - part.start, 1), np.float32)
-            return own[part].astype(np.float32)
-
-        return TableSearcher(codes["codes"], 8, self._table(), [slice(0, d)], metric, scales, weights)
+        if own is None:
+            weights = np.broadcast_to(shared["scales"], d).astype(np.float32)
+            return TableSearcher(codes["codes"], 8, self._table(), d, metric, None, weights=weights)
+        return TableSearcher(codes["codes"], 8, self._table(), d, metric, lambda part: widened(own[part]))
 
     def _values(self) -> Array:
         """Return the finite values that are not negative, ascending: a place is a bit pattern."""

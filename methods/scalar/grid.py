@@ -10,7 +10,8 @@ from numba import njit
 from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Metric, Sample, Searcher
-from packbench.methods.scalar.packing import pack, packed_bytes, quadratic_sums, read_only, unpack, weighted_sums
+from packbench.methods.scalar.casts import widened
+from packbench.methods.scalar.packing import pack, packed_bytes, read_only, row_sums, unpack
 from packbench.methods.scalar.scan import ScanSearcher, squared_norms
 
 GRANULARITIES = ("dim", "vector", "global")
@@ -101,8 +102,9 @@ class GridCodec(Codec):
 
     def _item_grid(self, scale: Array) -> Array:
         """Return the lowest level and the step of each item, (n, 2) float32."""
-        step = scale[:, -1].astype(np.float32)
-        low = -step * np.float32(self._top / 2) if self.symmetric else scale[:, 0].astype(np.float32)
+        values = widened(scale)
+        step = values[:, -1]
+        low = -step * np.float32(self._top / 2) if self.symmetric else values[:, 0]
         return np.ascontiguousarray(np.stack([low, step], axis=1))
 
     def _scales(self, block: Array) -> Array:
@@ -130,19 +132,18 @@ class _GridSearcher(ScanSearcher):
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
         packed, bits, low, step = self._packed[part], self._codec.bits, self._low, self._step
         # The step goes into the query once, so that a row costs one multiplication per coordinate.
-        if not self._norms:
-            dots, squares = weighted_sums(packed, bits, query * step), NONE
-        elif self._scale is None:
-            dots, squares = quadratic_sums(packed, bits, query * step, 2 * low * step, step * step)
-            squares = low @ low + squares
-        else:
-            dots, squares = quadratic_sums(packed, bits, query, 0 * step, step)
         if self._scale is None:
-            return dots + query @ low, squares
+            sums = row_sums(packed, bits, (query * step, step, low) if self._norms else (query * step,))
+            return sums[:, 0] + query @ low, sums[:, -1]
         low, step = self._codec._item_grid(self._scale[part]).T
-        if self._norms:
-            total = weighted_sums(packed, bits, np.ones_like(query))
-            squares = low * (len(query) * low + 2 * step * total) + step * step * squares
+        if not self._norms:
+            return low * query.sum() + step * row_sums(packed, bits, (query,))[:, 0], NONE
+        # About the middle of the levels, where squares are least and lose least.
+        ones, middle = np.ones_like(query), np.float32(self._codec._top / 2)
+        dots, squares, total = row_sums(packed, bits, (query, ones, -middle * ones, ones)).T
+        centre = low + middle * step
+        off = total - middle * len(query)
+        squares = centre * (len(query) * centre + 2 * step * off) + step * step * squares
         return low * query.sum() + step * dots, squares
 
     def _decode(self, part: slice) -> tuple[Array, Array]:

@@ -29,7 +29,7 @@ class IntStochastic(Codec):
     squared error is twice that of rounding to nearest, and its mean error zero. u is a hash of the seed, the dimension
     and the coordinate's own bits, so that a code depends on nothing else. scale=0 takes it from the fit sample, so
     that nothing is clipped there. Zhang, Zhao, Miao, Shao, Liu, Yang and Cui, "Experimental Analysis of Large-scale
-    Learnable Vector Storage Compression", 2024, its INT8 and INT16 compressors.
+    Learnable Vector Storage Compression", 2023, its INT8 and INT16 compressors.
     """
 
     name: ClassVar[str] = "int_stochastic"
@@ -37,7 +37,7 @@ class IntStochastic(Codec):
     kind: ClassVar[str] = "quantiser"
     paper: ClassVar[str] = (
         "Zhang, Zhao, Miao, Shao, Liu, Yang, Cui, Experimental Analysis of Large-scale Learnable Vector Storage "
-        "Compression, 2024"
+        "Compression, 2023"
     )
     formula: ClassVar[str] = "d or 2d per item; shared 8"
     bits: int = 8

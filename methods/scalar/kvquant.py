@@ -14,8 +14,8 @@ from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher, rows_of
 from packbench.methods.projection.moments import index_type
 from packbench.methods.scalar.fill import finest
-from packbench.methods.scalar.packing import pack, packed_bytes, table_sums, unpack
-from packbench.methods.scalar.scan import ScanSearcher, squared_norms
+from packbench.methods.scalar.packing import look_up, pack, packed_bytes, row_sums, unpack
+from packbench.methods.scalar.scan import FEW, ScanSearcher, squared_norms
 from packbench.methods.scalar.score_error import score_weights
 from packbench.registry import register
 
@@ -123,7 +123,8 @@ class KVQuant(Codec):
         return codes
 
     def decode(self, codes: Arrays, shared: Arrays) -> Array:
-        rows = self._dense(unpack(codes["codes"], self.bits, len(shared["scale"])), shared)
+        rows = look_up(unpack(codes["codes"], self.bits, len(shared["scale"])), shared["levels"])
+        rows = rows * shared["scale"] + shared["offset"]
         if "places" in codes:
             rows[np.arange(len(rows))[:, None], codes["places"]] += codes["lacking"].astype(np.float32)
         return rows
@@ -139,15 +140,12 @@ class KVQuant(Codec):
 class _KVQuantSearcher(ScanSearcher):
     def __init__(self, codec: KVQuant, codes: Arrays, shared: Arrays, metric: Metric) -> None:
         super().__init__(len(codes["codes"]), len(shared["scale"]), metric)
+        self._few = 0 if self._norms else FEW  # norms need decoded rows
         self._codec, self._codes, self._shared = codec, codes, shared
-        self._levels = np.array(shared["levels"])
 
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        if self._norms:
-            rows, squares = self._decode(part)
-            return rows @ query, squares
         packed = self._codes["codes"][part]
-        dots = table_sums(packed, self._codec.bits, self._levels, query * self._shared["scale"])
+        dots = row_sums(packed, self._codec.bits, (query * self._shared["scale"],), self._shared["levels"])[:, 0]
         dots += query @ self._shared["offset"]
         if "places" in self._codes:
             dots += np.einsum("nk,nk->n", query[self._codes["places"][part]], self._codes["lacking"][part])

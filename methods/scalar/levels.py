@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 import numpy as np
+from numba import njit
 
 from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Metric, Sample, Searcher
-from packbench.methods.codebook.lookup import decode, fill_tables, scan
-from packbench.methods.scalar.packing import pack, packed_bytes, unpack
+from packbench.methods.scalar.packing import field_sums, pack, packed_bytes, read_only, unpack
 from packbench.methods.scalar.scan import BlockSearcher, ScanSearcher, squared_norms
 
 QueryMap = Callable[[Array], Array]
@@ -92,12 +92,19 @@ def bins(vectors: Array, edges: Array) -> Array:
 def look_up_levels(integers: Array, levels: Array) -> Array:
     """Return the value of each code, (n, d) float32."""
     rows = np.empty(integers.shape, np.float32)
-    decode(np.ascontiguousarray(integers), levels, np.arange(len(levels)), rows)
+    _fill(read_only(integers), levels, rows)
     return rows
 
 
+@njit(cache=True, nogil=True)
+def _fill(integers, levels, rows):  # type: ignore[no-untyped-def]
+    for row in range(len(rows)):
+        for j in range(len(levels)):
+            rows[row, j] = levels[j, integers[row, j]]
+
+
 class LevelsSearcher(ScanSearcher):
-    """Scan packed codes through a table of products per byte, or per coordinate where a code may lie across bytes."""
+    """Scan packed codes through a table of products per dimension; per field of 4 bits, where whole codes fill one."""
 
     kernel = "numba look-up, blas float32 for batches"
 
@@ -105,39 +112,36 @@ class LevelsSearcher(ScanSearcher):
         self, packed: Array, levels: Array, bits: int, metric: Metric, queries: QueryMap | None = None
     ) -> None:
         super().__init__(len(packed), len(levels), metric)
-        self._packed, self._bits, self._map = np.ascontiguousarray(packed), bits, queries
-        d = len(levels)
-        self._whole = 8 % bits == 0
-        places: tuple[Array, Array] = (np.arange(d), np.zeros(d, np.int64))
-        self._byte, shift = _places(d, bits) if self._whole else places
-        code = (np.arange(256) >> shift[:, None]) % 2**bits
-        self._codebook = np.take_along_axis(np.asarray(levels, np.float32), code, axis=1)
-        width = packed.shape[1] if self._whole else d
-        self._tables = np.zeros((2 if self._norms else 1, width, 256), np.float32)
-        if self._norms:
-            fill_tables(np.ones((1, d), np.float32), self._codebook**2, self._byte, False, self._tables[1:])
+        self._packed, self._levels, self._bits, self._map = packed, np.asarray(levels, np.float32), bits, queries
 
     def _queries(self, queries: Array) -> Array:
         return queries if self._map is None else np.ascontiguousarray(self._map(queries), np.float32)
 
-    def _bytes(self, part: slice) -> Array:
-        packed = self._packed[part]
-        return packed if self._whole else unpack(packed, self._bits, len(self._byte))
-
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        tables = self._tables.copy()
-        fill_tables(np.ascontiguousarray(query[None]), self._codebook, self._byte, False, tables[:1])
-        sums = np.empty((len(tables), part.stop - part.start), np.float32)
+        products = [self._levels * query[:, None]]
+        if self._norms:
+            products.append(self._levels**2)
+        if 4 % self._bits == 0:
+            sums = field_sums(self._packed[part], 4, np.stack([_per_field(table, self._bits) for table in products]))
+            return sums[0], sums[-1]
+        sums = np.empty((len(products), part.stop - part.start), np.float32)
         for rows in blocks(part.stop - part.start, ROWS):
-            piece = np.empty((len(tables), rows.stop - rows.start), np.float32)
-            scan(self._bytes(slice(part.start + rows.start, part.start + rows.stop)), tables, piece)
-            sums[:, rows] = piece
+            packed = self._packed[part.start + rows.start : part.start + rows.stop]
+            sums[:, rows] = field_sums(unpack(packed, self._bits, len(self._levels)), 8, np.stack(products))
         return sums[0], sums[-1]
 
     def _decode(self, part: slice) -> tuple[Array, Array]:
-        rows = np.empty((part.stop - part.start, len(self._byte)), np.float32)
-        decode(self._bytes(part), self._codebook, self._byte, rows)
+        rows = look_up_levels(unpack(self._packed[part], self._bits, len(self._levels)), self._levels)
         return rows, squared_norms(rows) if self._norms else rows[:0, 0]
+
+
+def _per_field(table: Array, bits: int) -> Array:
+    """Return what the codes in a field of 4 bits contribute together, (fields, 16), for products (d, 2^bits)."""
+    each, size = 4 // bits, 2**bits
+    padded = np.zeros((-(-len(table) // each) * each, size), np.float32)
+    padded[: len(table)] = table
+    code = np.arange(16) >> (bits * np.arange(each)[:, None]) & (size - 1)
+    return np.asarray(padded.reshape(-1, each, size)[:, np.arange(each)[:, None], code].sum(axis=1))
 
 
 class RowsSearcher(BlockSearcher):
@@ -155,11 +159,3 @@ class RowsSearcher(BlockSearcher):
     def _decode(self, part: slice) -> tuple[Array, Array]:
         rows = self._rows_of(part)
         return rows, squared_norms(rows) if self._norms else rows[:0, 0]
-
-
-def _places(d: int, bits: int) -> tuple[Array, Array]:
-    """Return the byte in which `pack` puts each of d integers of 1, 2, 4 or 8 bits, and the bit at which it begins."""
-    # A row for each integer, in which it alone is 1.
-    marks = pack(np.eye(d, dtype=np.uint8), bits)
-    byte = marks.argmax(axis=1)
-    return byte, np.log2(marks[np.arange(d), byte]).astype(np.int64)

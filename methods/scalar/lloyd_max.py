@@ -36,7 +36,10 @@ class LloydMax(LevelsCodec):
     name: ClassVar[str] = "lloyd_max"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "quantiser"
-    paper: ClassVar[str] = "Hsu, Dorrell, Whittington, Wu, Finn, Disentanglement via Latent Quantization, 2023"
+    paper: ClassVar[str] = (
+        "Lloyd, Least Squares Quantization in PCM, 1982; Hsu, Dorrell, Whittington, Wu, Finn, Disentanglement via "
+        "Latent Quantization, 2023"
+    )
     formula: ClassVar[str] = "ceil(bits d/8) per item; shared 4d 2^bits (global: 4 2^bits + 4)"
     bits: int = 4
     granularity: str = "dim"

@@ -16,7 +16,7 @@ from packbench.methods.projection.linear import map_rows
 from packbench.methods.projection.moments import leading, moment
 from packbench.methods.scalar.fill import finest
 from packbench.methods.scalar.normal_float import NormalFloat
-from packbench.methods.scalar.scan import ScanSearcher, squared_norms
+from packbench.methods.scalar.scan import FEW, ScanSearcher, squared_norms
 from packbench.methods.scalar.score_error import score_weights
 from packbench.registry import register
 
@@ -139,13 +139,11 @@ class _LowRankSearcher(ScanSearcher):
 
     def __init__(self, codec: LQLowRankQuant, codes: Arrays, shared: Arrays, metric: Metric) -> None:
         super().__init__(len(codes["low"]), shared["up"].shape[1], metric)
+        self._few = 0 if self._norms else FEW  # norms need decoded rows
         self._low, self._up = codes["low"], shared["up"]
         self._rest = cast(ScanSearcher, codec._rest.open(codes, shared, "ip"))
 
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        if self._norms:
-            rows, squares = self._decode(part)
-            return rows @ query, squares
         dots, none = self._rest._scan(query, part)
         return dots + self._low[part].astype(np.float32) @ (self._up @ query), none
 

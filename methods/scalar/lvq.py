@@ -15,6 +15,7 @@ from packbench.items import Array, Items, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.centre import Centre
 from packbench.methods.projection.linear import RULES, centred, metric_after_centring
+from packbench.methods.scalar.casts import widened
 from packbench.methods.scalar.grid import GridCodec
 from packbench.methods.scalar.int4 import Int4
 from packbench.methods.scalar.int8 import Int8
@@ -129,7 +130,7 @@ class _LVQSearcher(ScanSearcher):
 
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
         bits, residual = self._codec.bits, self._codec.residual
-        low, step = self._codes["scale"][part].astype(np.float32).T
+        low, step = widened(self._codes["scale"][part]).T
         sums, total = weighted_sums(self._codes["codes"][part], bits, query), query.sum()
         if residual:
             more = weighted_sums(self._codes["residuals"][part], residual, query)

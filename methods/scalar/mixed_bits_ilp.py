@@ -35,14 +35,14 @@ class MixedBitsILP(Codec):
     Gaussian scaled to it, and weighs as it does in scores of the fit queries,
     E[q_j²] (weight="none": alike). The integer program, one width
     for each dimension and at most 8 nbytes bits in all, is solved exactly by dynamic programming. It has little to
-    allocate where dimensions are alike: principal components are not. Yao et al., "HAWQV3: Dyadic Neural Network
+    allocate where dimensions are alike: principal components are not. Yao et al., "HAWQ-V3: Dyadic Neural Network
     Quantization", 2020; with dimensions for layers as in Guo et al., "LQ-LoRA", 2023.
     """
 
     name: ClassVar[str] = "mixed_bits_ilp"
     fidelity: ClassVar[str] = "TRANSFER"
     kind: ClassVar[str] = "solver"
-    paper: ClassVar[str] = "Yao et al., HAWQV3: Dyadic Neural Network Quantization, 2020"
+    paper: ClassVar[str] = "Yao et al., HAWQ-V3: Dyadic Neural Network Quantization, 2020"
     formula: ClassVar[str] = "nbytes per item; shared 8d + ceil(d/2)"
     nbytes: int
     weight: str = "queries"
@@ -131,15 +131,17 @@ def _measured(rows: Array) -> tuple[Array, Array]:
     """Return the mean squared errors (d, 0 to 8 bits) of rows (n, d) of deviation 1, at the scales that bring them."""
     errors = np.empty((rows.shape[1], MAX_BITS + 1))
     factors = np.ones(errors.shape)
-    errors[:, 0] = np.square(rows).mean(axis=0)
-    for width in range(1, MAX_BITS + 1):
-        levels = gaussian_levels(width)
-        tried = np.stack([
-            np.square(factor * levels[_nearest(rows / factor, width)] - rows).mean(axis=0) for factor in SHRINK
-        ])  # fmt: skip
-        best = tried.argmin(axis=0)
-        errors[:, width], factors[:, width] = tried.min(axis=0), SHRINK[best]
-    return errors, factors
+    for at, column in enumerate(np.sort(rows.T, axis=1)):
+        # Of sorted numbers, running sums tell the error of all that one level stands for.
+        sums = np.concatenate([[0.0], np.cumsum(column)])
+        energy = errors[at, 0] = column @ column
+        for width in range(1, MAX_BITS + 1):
+            levels = SHRINK[:, None] * gaussian_levels(width)
+            cuts = np.searchsorted(column, (levels[:, 1:] + levels[:, :-1]) / 2)
+            cuts = np.pad(np.pad(cuts, ((0, 0), (1, 0))), ((0, 0), (0, 1)), constant_values=len(column))
+            tried = energy + (levels * (levels * np.diff(cuts) - 2 * np.diff(sums[cuts]))).sum(axis=1)
+            errors[at, width], factors[at, width] = tried.min(), SHRINK[tried.argmin()]
+    return errors / len(rows), factors
 
 
 def _nearest(rows: Array, width: int) -> Array:

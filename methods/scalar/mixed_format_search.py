@@ -143,10 +143,18 @@ class MixedFormatSearch(Codec):
 
 def fitted(rows: Array, values: Array) -> tuple[float, float]:
     """Return the least squared error of rows in values times a scale, and that scale."""
-    largest = np.abs(rows).max() / values[-1] or 1.0
-    errors = [np.square(scale * values[_nearest(rows, scale * values)] - rows).sum() for scale in largest * SHRINK]
+    # Of sorted numbers, running sums tell the error of all that one value stands for.
+    ordered = np.sort(rows, axis=None)
+    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    scales = (max(-ordered[0], ordered[-1]) / values[-1] or 1.0) * SHRINK
+    borders = scales[:, None] * ((values[1:] + values[:-1]) / 2)
+    ends = np.full((len(scales), 1), len(ordered))
+    cuts = np.concatenate([0 * ends, np.searchsorted(ordered, borders), ends], axis=1)
+    counts, totals = np.diff(cuts, axis=1), np.diff(sums[cuts], axis=1)
+    named = scales[:, None] * values
+    errors = ordered @ ordered + (named * (named * counts - 2 * totals)).sum(axis=1)
     best = int(np.argmin(errors))
-    return float(errors[best]), float(largest * SHRINK[best])
+    return float(errors[best]), float(scales[best])
 
 
 def _nearest(rows: Array, values: Array) -> Array:

@@ -1,18 +1,13 @@
-"""Pack integers of 1 to 8 bits so that eight unpack per machine instruction, and sum over them as they unpack.
-
-The compiled loops live in this one file because numba's cache on disk does not notice that a function called from
-another file has changed.
-"""
+"""Pack integers of 1 to 8 bits, and sum over them as they lie."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-from numba import njit
 
 from packbench.items import Array
-
-CHUNK = 64  # integers whose digits of one bit fill one 64-bit word
-_LOW_BITS = 0x0101010101010101
+from packbench.methods.scalar.kernels import CHUNK, EIGHT, LANES, look_up_all, scan_fields, scan_rows, unpack_rows
 
 
 def packed_bytes(bits: int, d: int) -> int:
@@ -23,67 +18,99 @@ def packed_bytes(bits: int, d: int) -> int:
 def pack(integers: Array, bits: int) -> Array:
     """Pack (n, d) uint8 integers below 2^bits into (n, ceil(bits * d / 8)) uint8.
 
-    The integers are split into digits of 4, 2 and 1 bits, lowest first. All digits of one width follow each other in
-    64-bit words; a word holds 64 / width of them, as parts of eight bytes shifted into each other, so that one shift
-    and one mask return eight digits. The up to 63 integers after the last full chunk follow as a stream of bits.
+    The integers are split into digits of 4, 2 and 1 bits, the lowest first. The digits of one width follow each other,
+    the lowest bit first, up to the last coordinate that completes eight; then come those of the up to seven
+    coordinates that are left. So 1, 2, 4 and 8 bits are plain streams.
     """
     n, d = integers.shape
     if bits == 8:
         return np.ascontiguousarray(integers)
-    chunks, shift = d // CHUNK, 0
-    pieces: list[Array] = []
+    whole, shift = d // EIGHT * EIGHT, 0
+    planes, rest = [], []
     for width in _digits(bits):
-        digits = (integers[:, : chunks * CHUNK] >> shift) & ((1 << width) - 1)
-        parts = (
-            digits.reshape(n, chunks * width, 8 // width, 8) << (width * np.arange(8 // width, dtype=np.uint8))[:, None]
-        )
-        pieces.append(np.bitwise_or.reduce(parts, axis=2).reshape(n, chunks * width * 8))
+        digits = (integers >> shift) & ((1 << width) - 1)
+        if whole:
+            apart = digits[:, :whole].reshape(n, whole * width // 8, 8 // width) << (
+                width * np.arange(8 // width, dtype=np.uint8)
+            )
+            planes.append(np.bitwise_or.reduce(apart, axis=2))
+        rest.append(((digits[:, whole:, None] >> np.arange(width, dtype=np.uint8)) & 1).reshape(n, (d - whole) * width))
         shift += width
-    rest = (integers[:, chunks * CHUNK :, None] >> np.arange(bits, dtype=np.uint8)) & 1
-    pieces.append(np.packbits(rest.reshape(n, rest.shape[1] * bits), axis=1, bitorder="little"))
-    return np.concatenate(pieces, axis=1)
-
-
-def weighted_sums(packed: Array, bits: int, weights: Array) -> Array:
-    """Return sum_j weights[j] * c[i, j] for each packed row i, float32."""
-    return _sums(packed, bits, weights, weights[:0], weights[:0])[:, 0]
-
-
-def quadratic_sums(packed: Array, bits: int, weights: Array, linear: Array, quadratic: Array) -> tuple[Array, Array]:
-    """Return `weighted_sums` and, in the same pass, sum_j (linear[j] + quadratic[j] * c[i, j]) * c[i, j]."""
-    sums = _sums(packed, bits, weights, linear, quadratic)
-    return sums[:, 0], sums[:, 1]
-
-
-def _sums(packed: Array, bits: int, weights: Array, linear: Array, quadratic: Array) -> Array:
-    sums = np.empty((len(packed), 2), np.float32)
-    if bits == 8:
-        _sum_bytes(read_only(packed), weights, linear, quadratic, sums)
-    else:
-        words, rest = _views(read_only(packed), bits, len(weights))
-        _sum_rows(words, rest, bits, *_scratch(len(weights)), weights, linear, quadratic, sums)
-    return sums
-
-
-def table_sums(packed: Array, bits: int, table: Array, weights: Array) -> Array:
-    """Return sum_j weights[j] * table[c[i, j]] for each packed row i, float32."""
-    sums = np.empty(len(packed), np.float32)
-    if bits == 8:
-        _table_sum_bytes(read_only(packed), table, weights, sums)
-    else:
-        words, rest = _views(read_only(packed), bits, len(weights))
-        _table_sum_rows(words, rest, bits, *_scratch(len(weights)), table, weights, sums)
-    return sums
+    return np.concatenate([*planes, np.packbits(np.concatenate(rest, axis=1), axis=1, bitorder="little")], axis=1)
 
 
 def unpack(packed: Array, bits: int, d: int) -> Array:
     """Return the (n, d) uint8 integers that `pack` packed."""
-    if bits == 8:
+    if bits == 8 or not d:
         return packed
-    integers = np.empty((len(packed), d), np.uint8)
-    words, rest = _views(read_only(packed), bits, d)
-    _unpack_rows(words, rest, bits, integers, integers[:, : d // CHUNK * CHUNK].view(np.uint64))
-    return integers
+    n = len(packed)
+    integers = np.empty(n * d + CHUNK, np.uint8)
+    for part, rows in _readable(packed, 1, _reach(bits, d)):
+        unpack_rows(rows, part.stop - part.start, (0,) * bits, d, integers[part.start * d :])
+    return integers[: n * d].reshape(n, d)
+
+
+def look_up(integers: Array, table: Array) -> Array:
+    """Return the entries (n, d) float32 of a table of up to 256 for (n, d) uint8 integers."""
+    values = np.empty(integers.shape, np.float32)
+    entries = _entries(table)
+    bits = (len(entries) - 1).bit_length()
+    look_up_all(read_only(integers).ravel(), entries, (0,) * bits, values.ravel())
+    return values
+
+
+def row_sums(
+    packed: Array, bits: int, weights: tuple[Array, ...], table: Array | None = None, scales: Array | None = None,
+    block: int = 0,
+) -> Array:  # fmt: skip
+    """Return sums over the coordinates of packed rows (n, bytes), (n, 1 to 3) float32.
+
+    With v_j the integer of coordinate j or, with a table (2^bits,), its entry, and weights (q,), (q, step), (q, step,
+    low) or (q, step, low, more), each (d,), they are those of q_j v_j, of (low_j + step_j v_j)^2 and of more_j v_j.
+    With scales (n, ceil(d / block)), v_j is multiplied by that of its block of coordinates; block is then a multiple
+    of 8, and bits are at least 2.
+    """
+    n, d = len(packed), len(weights[0])
+    if bits == 1 and table is not None:
+        zero, way = np.float32(table[0]), np.float32(table[1]) - np.float32(table[0])
+        q, step, low = (*weights, np.zeros(d, np.float32), np.zeros(d, np.float32))[:3]
+        moved = (q * way, step * way, low + step * zero, *(more * way for more in weights[3:]))
+        start = np.array([zero * q.sum(), 0, *(zero * more.sum() for more in weights[3:])], np.float32)
+        count = len(weights) if len(weights) == 1 else len(start)
+        return row_sums(packed, 1, moved[: max(len(weights), 3) if count > 1 else 1]) + start[:count]
+    sums = np.zeros((n, (1, 2, 2, 3)[len(weights) - 1]), np.float32)
+    if not n or not d:
+        return sums
+    ordered = tuple(_ordered(column, bits) for column in weights)
+    entries = None if table is None else _entries(table)
+    for part, rows in _readable(packed, 1, _reach(bits, d)):
+        lanes = None if scales is None else _lanes(scales[part], block, d)
+        scan_rows(rows, (0,) * bits, d, ordered, entries, lanes, sums[part])
+    return sums
+
+
+def weighted_sums(packed: Array, bits: int, weights: Array) -> Array:
+    """Return sum_j weights[j] * c[i, j] for each packed row i, float32."""
+    return row_sums(packed, bits, (weights,))[:, 0]
+
+
+def field_sums(fields: Array, width: int, tables: Array) -> Array:
+    """Return what the entries that fields select in their own tables add up to, (len(tables), n) float32.
+
+    Rows (n, bytes) hold fields of `width` 4 or 8 bits, the lowest first; tables are (1 or 2, fields, entries), with a
+    power of two of entries, up to 256, of which a field j of a row selects one in tables[:, j].
+    """
+    n, nbytes = fields.shape
+    words = -(-nbytes // 4)
+    padded = np.zeros((len(tables), words * (32 // width), max(LANES, tables.shape[2])), np.float32)
+    padded[:, : tables.shape[1], : tables.shape[2]] = tables
+    sums = np.empty((len(tables), -(-n // LANES) * LANES), np.float32)
+    reach = -(-words // LANES) * LANES * 4
+    for part, rows in _readable(fields, LANES, reach):
+        found = np.empty((len(tables), -(-(part.stop - part.start) // LANES) * LANES), np.float32)
+        scan_fields(rows, (0,) * width, tuple(padded), (0,) * (padded.shape[2] // LANES), found)
+        sums[:, part.start : part.start + found.shape[1]] = found
+    return sums[:, :n]
 
 
 def read_only(array: Array) -> Array:
@@ -93,123 +120,50 @@ def read_only(array: Array) -> Array:
     return view
 
 
-def _views(packed: Array, bits: int, d: int) -> tuple[Array, Array]:
-    """Return the words of the full chunks and the bytes that follow them, both (n, ...) and without copying."""
-    body = d // CHUNK * 8 * bits
-    return packed[:, :body].view(np.uint64), packed[:, body:]
-
-
-def _scratch(d: int) -> tuple[Array, Array]:
-    """Return room for some unpacked rows, and its full chunks as words: a loop that makes views pays for each.
-
-    Several rows, because a wide load right behind the narrower stores that it spans stalls the processor.
-    """
-    integers = np.empty((16, d), np.uint8)
-    return integers, integers[:, : d // CHUNK * CHUNK].view(np.uint64)
-
-
 def _digits(bits: int) -> list[int]:
     return [width for width in (4, 2, 1) if bits & width]
 
 
-@njit(cache=True, nogil=True)
-def _unpack_row(words, rest, row, bits, integers, eights, into):  # type: ignore[no-untyped-def]
-    """Unpack one row into integers[into], whose full chunks are eights[into]."""
-    chunks = eights.shape[1] // 8
-    first, up = 0, np.uint64(0)
-    # Written out, for only a known number of parts lets the compiler unroll the inner loop.
-    if bits & 4:
-        for i in range(4 * chunks):
-            word = words[row, i]
-            for part in range(2):
-                eights[into, 2 * i + part] = (word >> np.uint64(4 * part)) & np.uint64(15 * _LOW_BITS)
-        first, up = 4 * chunks, np.uint64(4)
-    if bits & 2:
-        for i in range(2 * chunks):
-            word = words[row, first + i]
-            for part in range(4):
-                found = ((word >> np.uint64(2 * part)) & np.uint64(3 * _LOW_BITS)) << up
-                eights[into, 4 * i + part] = found | eights[into, 4 * i + part] if up else found
-        first, up = first + 2 * chunks, up + np.uint64(2)
-    if bits & 1:
-        for i in range(chunks):
-            word = words[row, first + i]
-            for part in range(8):
-                found = ((word >> np.uint64(part)) & np.uint64(_LOW_BITS)) << up
-                eights[into, 8 * i + part] = found | eights[into, 8 * i + part] if up else found
-    body = chunks * CHUNK
-    mask = np.uint64((1 << bits) - 1)
-    for group in range((integers.shape[1] - body) // 8):
-        # Eight integers fill as many bytes as one has bits.
-        word = np.uint64(0)
-        for byte in range(bits):
-            word |= np.uint64(rest[row, group * bits + byte]) << np.uint64(8 * byte)
-        for part in range(8):
-            integers[into, body + 8 * group + part] = np.uint8((word >> np.uint64(part * bits)) & mask)
-    for j in range(integers.shape[1] // 8 * 8, integers.shape[1]):
-        bit = (j - body) * bits
-        at = bit // 8
-        # Two neighbouring bytes always hold a whole integer; the second may lie past the end of the row.
-        pair = np.uint32(rest[row, at])
-        if at + 1 < rest.shape[1]:
-            pair |= np.uint32(rest[row, at + 1]) << np.uint32(8)
-        integers[into, j] = np.uint8((pair >> np.uint32(bit % 8)) & np.uint32((1 << bits) - 1))
+def _entries(table: Array) -> Array:
+    """Return a table in float32, filled up to a power of two from 16 on."""
+    entries = np.zeros(max(LANES, 1 << (len(table) - 1).bit_length()), np.float32)
+    entries[: len(table)] = table
+    return entries
 
 
-@njit(cache=True, nogil=True)
-def _unpack_rows(words, rest, bits, integers, eights):  # type: ignore[no-untyped-def]
-    for row in range(len(integers)):
-        _unpack_row(words, rest, row, bits, integers, eights, row)
+def _ordered(column: Array, bits: int) -> Array:
+    """Return weights (d,) in the order in which a row is read, (chunks, 8, 16); zero where there is no coordinate."""
+    whole = np.zeros(-(-len(column) // CHUNK) * CHUNK, np.float32)
+    whole[: len(column)] = column
+    if bits == 1:
+        return whole.reshape(-1, EIGHT, LANES)
+    return np.ascontiguousarray(whole.reshape(-1, LANES, EIGHT).transpose(0, 2, 1))
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _sum_rows(words, rest, bits, integers, eights, weights, linear, quadratic, sums):  # type: ignore[no-untyped-def]
-    room = len(integers)
-    for first in range(0, len(sums), room):
-        count = min(room, len(sums) - first)
-        for at in range(count):
-            _unpack_row(words, rest, first + at, bits, integers, eights, at)
-        for at in range(count):
-            _sum_row(integers, at, weights, linear, quadratic, sums, first + at)
+def _reach(bits: int, d: int) -> int:
+    """Return behind how many bytes from the beginning of a row nothing is read for it, or a little more."""
+    return d // EIGHT * bits + -(-d // CHUNK) * LANES * bits + 8
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _sum_bytes(integers, weights, linear, quadratic, sums):  # type: ignore[no-untyped-def]
-    for row in range(len(sums)):
-        _sum_row(integers, row, weights, linear, quadratic, sums, row)
+def _readable(packed: Array, step: int, reach: int) -> Iterator[tuple[slice, Array]]:
+    """Yield `step` rows at a time with `reach` bytes of memory from their beginning on; the last ones are copied."""
+    packed = read_only(packed)
+    n, width = packed.shape
+    inside = max(0, (n * width - reach) // max(width, 1) + 1) // step * step
+    if inside:
+        yield slice(0, inside), packed
+    if inside < n:
+        rows = -(-(n - inside) // step) * step
+        copy = np.zeros((rows + -(-reach // max(width, 1)), width), np.uint8)
+        copy[: n - inside] = packed[inside:]
+        yield slice(inside, n), read_only(copy)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _sum_row(integers, at, weights, linear, quadratic, sums, row):  # type: ignore[no-untyped-def]
-    weighted, squares = np.float32(0), np.float32(0)
-    for j in range(len(weights)):
-        weighted += weights[j] * np.float32(integers[at, j])
-    for j in range(len(quadratic)):
-        c = np.float32(integers[at, j])
-        squares += (linear[j] + quadratic[j] * c) * c
-    sums[row, 0], sums[row, 1] = weighted, squares
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _table_sum_rows(words, rest, bits, integers, eights, table, weights, sums):  # type: ignore[no-untyped-def]
-    room = len(integers)
-    for first in range(0, len(sums), room):
-        count = min(room, len(sums) - first)
-        for at in range(count):
-            _unpack_row(words, rest, first + at, bits, integers, eights, at)
-        for at in range(count):
-            sums[first + at] = _table_sum(integers, at, table, weights)
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _table_sum_bytes(integers, table, weights, sums):  # type: ignore[no-untyped-def]
-    for row in range(len(sums)):
-        sums[row] = _table_sum(integers, row, table, weights)
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _table_sum(integers, at, table, weights):  # type: ignore[no-untyped-def]
-    total = np.float32(0)
-    for j in range(len(weights)):
-        total += weights[j] * table[integers[at, j]]
-    return total
+def _lanes(scales: Array, block: int, d: int) -> tuple[Array, Array, Array]:
+    """Return scales to read sixteen at a time, the first that each chunk needs, and which of the sixteen each lane."""
+    n, count = scales.shape
+    padded = np.zeros((n + -(-LANES // count), count), np.float32)
+    padded[:n] = scales
+    number = np.minimum(np.arange(-(-d // CHUNK) * LANES) * EIGHT // block, count - 1).reshape(-1, LANES)
+    first = number[:, 0].copy()
+    return padded, first, (number - first[:, None]).astype(np.int32)

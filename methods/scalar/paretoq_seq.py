@@ -12,6 +12,7 @@ import numpy as np
 from packbench.budget import Budget
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
+from packbench.methods.scalar.casts import widened
 from packbench.methods.scalar.levels import RowsSearcher
 from packbench.methods.scalar.packing import pack, packed_bytes, unpack
 from packbench.methods.scalar.table import HALF, TableSearcher
@@ -96,8 +97,8 @@ class ParetoQSEQ(Codec):
                 lambda part: self.decode({name: array[part] for name, array in codes.items()}, shared),
             )  # fmt: skip
         return TableSearcher(
-            codes["codes"], self._bits, TABLES[self.levels], [slice(0, d)], metric,
-            lambda part: scales[part].astype(np.float32),
+            codes["codes"], self._bits, TABLES[self.levels], d, metric,
+            lambda part: widened(scales[part]),
         )  # fmt: skip
 
     def _nearest(self, ratios: Array) -> Array:

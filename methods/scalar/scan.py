@@ -12,9 +12,9 @@ from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Hits, Metric
 from packbench.topk import TopK
 
-FEW = 4  # below this many queries, decoding a block for BLAS costs more than it saves
-SCAN_ROWS = 65536
-BLOCK_BYTES = 1 << 19  # one decoded block stays in the second-level cache
+FEW = 8  # below this many queries, decoding a block for BLAS costs more than it saves
+SCAN_ROWS = 32768  # their scores stay in the second-level cache
+BLOCK_BYTES = 1 << 20  # a decoded block: smaller ones cost BLAS more than they save in cache misses
 
 
 class BlockSearcher(ABC):
@@ -58,13 +58,14 @@ class ScanSearcher(BlockSearcher):
     """Scan the codes as they are for single queries, for which a block would be decoded to be read once."""
 
     kernel = "numba scan, blas float32 for batches"
+    _few = FEW
 
     @abstractmethod
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
         """Return inner products of one query (d,) and, where `_norms` asks for them, squared norms of the rows."""
 
     def search(self, queries: Items, k: int) -> Hits:
-        if not 0 < len(queries) < FEW:
+        if not 0 < len(queries) < self._few:
             return super().search(queries, k)
         q = self._queries(as_vectors(queries, "queries"))
         kept = TopK(len(q), k)

@@ -13,10 +13,10 @@ from packbench.budget import Budget
 from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
+from packbench.methods.scalar.casts import widened
 from packbench.methods.scalar.levels import QueryMap
-from packbench.methods.scalar.packing import pack, packed_bytes, table_sums, unpack
-from packbench.methods.scalar.scan import ScanSearcher
-from packbench.methods.scalar.turboquant_mse import look_up
+from packbench.methods.scalar.packing import look_up, pack, packed_bytes, row_sums, unpack
+from packbench.methods.scalar.scan import ScanSearcher, squared_norms
 
 Rows = Callable[[slice], Array]  # what there is for a slice of items
 HALF = float(np.finfo(np.float16).max)
@@ -68,14 +68,14 @@ class Scales:
     def decode(self, stored: Array, factor: float) -> Array:
         """Return stored scales as float32 (n, blocks)."""
         if not self.eight_bit:
-            return stored.astype(np.float32)
-        return np.asarray(e4m3_values()[stored] * factor, np.float32)
+            return widened(stored)
+        return look_up(stored, e4m3_values() * factor)
 
 
 class TableCodec(Codec):
     """Round each coordinate to the nearest entry of a table of 2^bits values, times the scale of its block.
 
-    A scale is the greatest magnitude of its block, so the table reaches from -1 to 1; blocks are packed one by one.
+    A scale is the greatest magnitude of its block, so the table reaches from -1 to 1.
     """
 
     __slots__ = ()
@@ -125,24 +125,21 @@ class TableCodec(Codec):
             greatest = np.stack([np.abs(block[:, cut]).max(axis=1) for cut in columns], axis=1)
             coded["scales"][part] = scales.encode(greatest, factor)
             stored = scales.decode(coded["scales"][part], factor)
-            for at, cut in enumerate(columns):
-                scale = stored[:, at : at + 1]
-                integers = self._codes(block[:, cut] / np.where(scale > 0, scale, 1)).astype(np.uint8)
-                coded["codes"][part, packed_slice(cut, self.bits)] = pack(integers, self.bits)
+            scale = spread(np.where(stored > 0, stored, 1), scales.block, d)
+            coded["codes"][part] = pack(self._codes(block / scale).astype(np.uint8), self.bits)
         return coded
 
     def decode(self, codes: Arrays, shared: Arrays) -> Array:
         d, scales = int(shared["width"][0]), self._scales()
-        return decode_blocks(
-            codes["codes"], self.bits, self._table(), scales.columns(d), scales.decode(codes["scales"], _factor(shared))
-        )
+        rows = look_up(unpack(codes["codes"], self.bits, d), self._table())
+        return np.asarray(rows * spread(scales.decode(codes["scales"], _factor(shared)), scales.block, d))
 
     def open(self, codes: Arrays, shared: Arrays, metric: Metric) -> Searcher:
         d, scales, factor = int(shared["width"][0]), self._scales(), _factor(shared)
         stored = codes["scales"]
         return TableSearcher(
-            codes["codes"], self.bits, self._table(), scales.columns(d), metric,
-            lambda part: scales.decode(stored[part], factor),
+            codes["codes"], self.bits, self._table(), d, metric, lambda part: scales.decode(stored[part], factor),
+            block=scales.block,
         )  # fmt: skip
 
 
@@ -175,61 +172,52 @@ def _factor(shared: Arrays) -> float:
     return float(shared["factor"][0]) if "factor" in shared else 1.0
 
 
-def packed_slice(cut: slice, bits: int) -> slice:
-    """Return the bytes of a block; every block but the last fills whole bytes."""
-    return slice(cut.start * bits // 8, cut.start * bits // 8 + packed_bytes(bits, cut.stop - cut.start))
-
-
-def decode_blocks(packed: Array, bits: int, table: Array, columns: list[slice], scales: Array) -> Array:
-    """Return the coded vectors (n, d) float32 for scales (n, blocks)."""
-    rows = np.empty((len(packed), columns[-1].stop if columns else 0), np.float32)
-    entries = np.array(table, np.float32)
-    for at, cut in enumerate(columns):
-        integers = unpack(np.ascontiguousarray(packed[:, packed_slice(cut, bits)]), bits, cut.stop - cut.start)
-        look_up(integers, entries, rows[:, cut])
-        rows[:, cut] *= scales[:, at : at + 1]
-    return rows
-
-
 class TableSearcher(ScanSearcher):
     """Scan packed codes: an entry of the table, times the scale of the item's block, times the weight of the dimension.
 
-    `scales` returns (rows, blocks) float32 for a slice of items, and `squares`, where given, their squared norms.
+    `scales` returns (rows, blocks) float32 for a slice of items, for blocks of `block` coordinates, 0 being all, and
+    `squares`, where given, their squared norms.
     """
 
     def __init__(
-        self, packed: Array, bits: int, table: Array, columns: list[slice], metric: Metric, scales: Rows,
+        self, packed: Array, bits: int, table: Array, d: int, metric: Metric, scales: Rows | None, *, block: int = 0,
         weights: Array | None = None, queries: QueryMap | None = None, squares: Rows | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(len(packed), columns[-1].stop, metric)
-        self._packed, self._bits, self._columns = packed, bits, columns
+        super().__init__(len(packed), d, metric)
+        self._packed, self._bits, self._d, self._block = packed, bits, d, block if block < d else 0
         self._table = np.array(table, np.float32)
         self._scales, self._weights, self._map, self._squares = scales, weights, queries, squares
 
     def _queries(self, queries: Array) -> Array:
-        return queries if self._map is None else np.ascontiguousarray(self._map(queries), np.float32)
-
-    def _sums(self, part: slice, table: Array, weights: Array, scales: Array) -> Array:
-        total = np.zeros(part.stop - part.start, np.float32)
-        for at, cut in enumerate(self._columns):
-            packed = self._packed[part, packed_slice(cut, self._bits)]
-            total += scales[:, at] * table_sums(packed, self._bits, table, np.ascontiguousarray(weights[cut]))
-        return total
+        queries = queries if self._map is None else np.ascontiguousarray(self._map(queries), np.float32)
+        return queries if self._weights is None else queries * self._weights
 
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        scales = self._scales(part)
-        weights = np.ones_like(query) if self._weights is None else self._weights
-        dots = self._sums(part, self._table, query * weights, scales)
-        if not self._norms:
-            return dots, dots[:0]
-        if self._squares is not None:
-            return dots, self._squares(part)
-        return dots, self._sums(part, self._table**2, weights**2, scales**2)
+        weights: tuple[Array, ...] = (query,)
+        if self._norms and self._squares is None:
+            weights += (np.ones_like(query) if self._weights is None else self._weights,)
+        scales = None if self._scales is None else self._scales(part)
+        if self._block:
+            sums = row_sums(self._packed[part], self._bits, weights, self._table, scales, self._block)
+        else:
+            sums = row_sums(self._packed[part], self._bits, weights, self._table)
+            if scales is not None:
+                sums *= np.concatenate([scales, scales * scales], axis=1)[:, : len(weights)]
+        squares = self._squares(part) if self._norms and self._squares is not None else sums[:, -1]
+        return sums[:, 0], squares
 
     def _decode(self, part: slice) -> tuple[Array, Array]:
-        rows = decode_blocks(self._packed[part], self._bits, self._table, self._columns, self._scales(part))
-        if self._weights is not None:
-            rows *= self._weights
+        """Return rows that a weight has not entered yet, which queries hold already, and true squared norms."""
+        rows = look_up(unpack(self._packed[part], self._bits, self._d), self._table)
+        if self._scales is not None:
+            rows *= spread(self._scales(part), self._block, self._d)
         if not self._norms:
             return rows, rows[:0, 0]
-        return rows, np.einsum("ij,ij->i", rows, rows) if self._squares is None else self._squares(part)
+        if self._squares is not None:
+            return rows, self._squares(part)
+        return rows, squared_norms(rows if self._weights is None else rows * self._weights)
+
+
+def spread(scales: Array, block: int, d: int) -> Array:
+    """Return the scale of each coordinate (n, d), or of all together (n, 1)."""
+    return np.repeat(scales, block, axis=1)[:, :d] if block else scales

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 from scipy.stats import norm
 
 from packbench.budget import Budget
@@ -17,7 +16,8 @@ from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.linear import map_queries, map_rows, random_orthogonal
-from packbench.methods.scalar.packing import pack, packed_bytes, table_sums, unpack
+from packbench.methods.scalar.casts import widened
+from packbench.methods.scalar.packing import look_up, pack, packed_bytes, row_sums, unpack
 from packbench.methods.scalar.scan import ScanSearcher
 from packbench.registry import register
 
@@ -103,19 +103,19 @@ class TurboQuantMSE(Codec):
         return _TurboQuantSearcher(self, codes, shared, metric)
 
     def _parts(self, shared: Arrays, d: int) -> list[tuple[str, Array, int, slice]]:
-        """Name the arrays of codes, each with its levels, bits and columns; levels are copies, so never read-only."""
-        parts = [("codes", np.array(shared["levels"]), self.bits, slice(self.wide, d))]
+        """Name the arrays of codes, each with its levels, bits and columns."""
+        parts = [("codes", shared["levels"], self.bits, slice(self.wide, d))]
         if self.wide:
-            parts.append(("wide_codes", np.array(shared["wide_levels"]), self.bits + 1, slice(0, self.wide)))
+            parts.append(("wide_codes", shared["wide_levels"], self.bits + 1, slice(0, self.wide)))
         return parts
 
     def _rotated(self, codes: Arrays, shared: Arrays) -> Array:
         """Return the coded directions in the rotated frame, (n, d) float32."""
-        d = len(shared["rotation"])
-        rows = np.empty((len(codes["norms"]), d), np.float32)
-        for name, levels, bits, columns in self._parts(shared, d):
-            look_up(unpack(codes[name], bits, columns.stop - columns.start), levels, rows[:, columns])
-        return rows
+        parts = [
+            look_up(unpack(codes[name], bits, columns.stop - columns.start), levels)
+            for name, levels, bits, columns in reversed(self._parts(shared, len(shared["rotation"])))
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 class _TurboQuantSearcher(ScanSearcher):
@@ -138,15 +138,15 @@ class _TurboQuantSearcher(ScanSearcher):
         return map_queries(queries, self._shared["rotation"]) * self._calibration
 
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        norms = self._codes["norms"][part].astype(np.float32)
+        norms = widened(self._codes["norms"][part])
         dots = sum(
-            table_sums(self._codes[name][part], bits, levels, query[columns])
+            row_sums(self._codes[name][part], bits, (query[columns],), levels)[:, 0]
             for name, levels, bits, columns in self._parts
         )
         return dots * norms, norms * norms
 
     def _decode(self, part: slice) -> tuple[Array, Array]:
-        norms = self._codes["norms"][part].astype(np.float32)
+        norms = widened(self._codes["norms"][part])
         rows = self._codec._rotated({name: array[part] for name, array in self._codes.items()}, self._shared)
         rows *= norms[:, None]
         return rows, norms * norms
@@ -183,11 +183,3 @@ def _energy(levels: Array) -> float:
     """Return the mean squared level, of the level nearest to a draw from N(0, 1)."""
     borders = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
     return float(np.diff(norm.cdf(borders)) @ levels**2)
-
-
-@njit(cache=True, nogil=True)
-def look_up(integers, levels, values):  # type: ignore[no-untyped-def]
-    """Write the level of each integer (n, d) into values."""
-    for row in range(len(values)):
-        for j in range(values.shape[1]):
-            values[row, j] = levels[integers[row, j]]

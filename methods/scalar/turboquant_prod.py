@@ -13,7 +13,8 @@ from packbench.budget import Budget
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.linear import map_queries, map_rows, random_orthogonal
-from packbench.methods.scalar.packing import pack, packed_bytes, table_sums, unpack
+from packbench.methods.scalar.casts import widened
+from packbench.methods.scalar.packing import look_up, pack, packed_bytes, row_sums, unpack
 from packbench.methods.scalar.scan import ScanSearcher
 from packbench.methods.scalar.table import HALF
 from packbench.methods.scalar.turboquant_mse import gaussian_levels
@@ -101,8 +102,8 @@ class TurboQuantProd(Codec):
         """Return levels and signs (n, d), norms and the factors of signs (n, 1), float32."""
         d = len(shared["rotation"])
         norms, left = codes["norms"].astype(np.float32).T[:, :, None]
-        rows = shared["levels"][unpack(codes["codes"], self.bits - 1, d)]
-        return rows, SIGNS[unpack(codes["signs"], 1, d)], norms, left * np.float32(np.sqrt(np.pi / 2) / d)
+        rows = look_up(unpack(codes["codes"], self.bits - 1, d), shared["levels"])
+        return rows, look_up(unpack(codes["signs"], 1, d), SIGNS), norms, left * np.float32(np.sqrt(np.pi / 2) / d)
 
 
 class _ProdSearcher(ScanSearcher):
@@ -112,17 +113,17 @@ class _ProdSearcher(ScanSearcher):
         self._d = len(shared["rotation"])
         super().__init__(len(codes["norms"]), 2 * self._d, metric)
         self._codec, self._codes, self._shared = codec, dict(codes), shared
-        self._levels = np.array(shared["levels"])
 
     def _queries(self, queries: Array) -> Array:
         rotated = map_queries(queries, self._shared["rotation"])
         return np.concatenate([rotated, map_queries(rotated, self._shared["projection"])], axis=1)
 
     def _scan(self, query: Array, part: slice) -> tuple[Array, Array]:
-        norms, left = self._codes["norms"][part].astype(np.float32).T
-        dots = table_sums(self._codes["codes"][part], self._codec.bits - 1, self._levels, query[: self._d])
-        more = table_sums(self._codes["signs"][part], 1, SIGNS.copy(), query[self._d :])
-        return norms * (dots + left * np.float32(np.sqrt(np.pi / 2) / self._d) * more), norms * norms
+        norms, left = widened(self._codes["norms"][part]).T
+        dots = row_sums(self._codes["codes"][part], self._codec.bits - 1, (query[: self._d],), self._shared["levels"])
+        more = row_sums(self._codes["signs"][part], 1, (query[self._d :],), SIGNS)
+        left *= np.float32(np.sqrt(np.pi / 2) / self._d)
+        return norms * (dots[:, 0] + left * more[:, 0]), norms * norms
 
     def _decode(self, part: slice) -> tuple[Array, Array]:
         codes = {name: array[part] for name, array in self._codes.items()}

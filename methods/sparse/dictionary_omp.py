@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 from numba import njit
+from scipy.sparse import csr_array
 
 from packbench.budget import Budget
 from packbench.errors import BudgetTooSmall
@@ -18,14 +19,17 @@ from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.centre import Centre
 from packbench.methods.projection.linear import generator, map_queries, map_rows, rule_of, unit
 from packbench.methods.projection.moments import directed, learnable
-from packbench.methods.sparse.support import BITS, HALF, SparseFormat, densify
+from packbench.methods.sparse.support import BITS, HALF, SparseFormat
 from packbench.registry import register
 
 BATCHES = 8
 BATCH_ROWS = 1024
 LEARNT_ATOMS = 16  # of a code while the dictionary is learnt
+LEVEL_VALUES = 1 << 15  # that levels are learnt from
+TOGETHER = 32  # atoms whose products with all others are made at once
 COST = 1 << 25  # multiplications for one item, r k^2 / 2, that for_budget does not go beyond: some ten milliseconds
 ROWS = 1024
+MAGNITUDE = 0x7FFFFFFF  # the bits of a float32 without its sign
 SPANNED = 1e-4  # the squared sine of the angle below which an atom adds nothing to those chosen
 
 
@@ -88,7 +92,7 @@ class DictionaryOMP(Codec):
         vectors = learnable(self, sample)
         rng = generator(self.seed)
         atoms = _learnt(vectors, _beginning(vectors, self.r, rng), min(self.k, LEARNT_ATOMS), rng).astype(np.float16)
-        some = vectors[np.sort(rng.permutation(len(vectors))[: 2 * BATCH_ROWS])]
+        some = vectors[np.sort(rng.permutation(len(vectors))[: -(-LEVEL_VALUES // self.k)])]
         values = pursue(some, atoms.astype(np.float32), self.k)[1]
         return {"atoms": atoms, "rule": rule_of(sample.metric), **self._format().learn(values)}
 
@@ -160,15 +164,21 @@ def _learnt(vectors: Array, atoms: Array, k: int, rng: np.random.Generator) -> A
     order = np.resize(rng.permutation(len(vectors)), BATCHES * min(BATCH_ROWS, len(vectors)))
     for batch, rows in enumerate(np.split(vectors[order], BATCHES), 1):
         index, values = pursue(rows, atoms, k)
-        codes = densify(index, values, r)
+        starts = np.arange(0, index.size + 1, k)
+        codes = csr_array((values.ravel(), index.ravel(), starts), shape=(len(rows), r))
         keep = np.float32((1 - 1 / batch) ** 2)  # early codes were those of a worse dictionary
-        both, with_items = keep * both + codes.T @ codes, keep * with_items + codes.T @ rows
-        for atom in np.flatnonzero(np.diag(both) > 1e-6 * np.trace(both) / r):
-            near = np.flatnonzero(both[atom])
-            moved = atoms[atom] + (with_items[atom] - both[atom, near] @ atoms[near]) / both[atom, atom]
-            length = np.sqrt(moved @ moved)
-            if length > 0:
-                atoms[atom] = moved / length
+        both, with_items = keep * both + (codes.T @ codes).toarray(), keep * with_items + codes.T @ rows
+        used = np.flatnonzero(np.diag(both) > 1e-6 * np.trace(both) / r)
+        for part in blocks(len(used), TOGETHER):
+            some = used[part]
+            left = with_items[some] - both[some] @ atoms
+            for at, atom in enumerate(some):
+                moved = atoms[atom] + left[at] / both[atom, atom]
+                length = np.sqrt(moved @ moved)
+                if length > 0:
+                    # As if products were made anew for each atom, after those before it have moved.
+                    left[at:] -= np.outer(both[some[at:], atom], moved / length - atoms[atom])
+                    atoms[atom] = moved / length
     return atoms
 
 
@@ -181,48 +191,55 @@ def _pursue(products, gram, index, values):  # type: ignore[no-untyped-def]
     n, r = products.shape
     k = index.shape[1]
     basis, along = np.empty((k, r), np.float32), np.empty(k, np.float32)
-    left, free = np.empty(r, np.float32), np.empty(r, np.bool_)
+    left, free = np.empty(r, np.float32), np.empty(r, np.int32)
+    # As whole numbers, the bits of positive floats are ordered alike, and a greatest one is found many at a time.
+    bits = left.view(np.int32)
     chosen, fitted, found = np.empty(k, np.int64), np.empty(k, np.float32), np.empty(r, np.float32)
     for row in range(n):
-        left[:], free[:] = products[row], True
-        least = np.float32(0)
-        for j in range(r):
-            least = max(least, abs(left[j]))
-        least *= np.float32(1e-6)  # below this, rounding is all that is left
+        left[:], free[:] = products[row], MAGNITUDE
+        best = _greatest(bits, free)
+        least = abs(left[best]) * np.float32(1e-6)  # below this, rounding is all that is left
         count = 0
-        while count < k:
-            best, size = -1, least
-            for j in range(r):
-                if free[j] and abs(left[j]) > size:
-                    best, size = j, abs(left[j])
-            if best < 0:
-                break
-            free[best] = False
+        while count < k and abs(left[best]) > least and free[best]:
+            free[best] = 0
             new = basis[count]
             new[:] = gram[best]
             for i in range(count):
                 share = basis[i, best]
                 for j in range(r):
                     new[j] -= share * basis[i, j]
-            if new[best] <= SPANNED:
-                continue
-            inverse = np.float32(1) / np.sqrt(new[best])
+            spanned = new[best] <= SPANNED
+            inverse = np.float32(0) if spanned else np.float32(1) / np.sqrt(new[best])
             step = left[best] * inverse
             for j in range(r):
                 new[j] *= inverse
                 left[j] -= step * new[j]
-            chosen[count], along[count] = best, step
-            count += 1
-        free[:], found[:] = True, np.float32(0)
+            if not spanned:
+                chosen[count], along[count] = best, step
+                count += 1
+            best = _greatest(bits, free)
+        free[:], found[:] = 1, 0
         for i in range(count - 1, -1, -1):
             total = along[i]
             for later in range(i + 1, count):
                 total -= basis[i, chosen[later]] * fitted[later]
             fitted[i] = total / basis[i, chosen[i]]
-            free[chosen[i]], found[chosen[i]] = False, fitted[i]
+            free[chosen[i]], found[chosen[i]] = 0, fitted[i]
         spare, at = k - count, 0
         for j in range(r):
-            if not free[j] or spare > 0:
-                spare -= free[j]
+            if free[j] == 0 or spare > 0:
+                spare -= int(free[j])
                 index[row, at], values[row, at] = j, found[j]
                 at += 1
+
+
+@njit(cache=True, nogil=True)
+def _greatest(bits, free):  # type: ignore[no-untyped-def]
+    """Return the first place of the greatest magnitude that is free."""
+    greatest = np.int32(0)
+    for j in range(len(bits)):
+        greatest = max(greatest, np.int32(bits[j] & free[j]))
+    place = 0
+    while bits[place] & free[place] != greatest:
+        place += 1
+    return place

@@ -14,7 +14,7 @@ from packbench.errors import BadInput, BudgetTooSmall
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.centre import Centre
-from packbench.methods.sparse.support import BITS, SparseFormat, fitting_formats, top_k_rows
+from packbench.methods.sparse.support import SparseFormat, check_kept, fitting_formats, top_k_rows
 from packbench.registry import register
 
 WIDTH = 4.0  # bytes of the shared width, which cannot be told from packed places
@@ -48,10 +48,7 @@ class MagnitudePrune(Codec):
     bits: int = 3
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k is at least 1, got {self.k}")
-        if self.bits not in BITS:
-            raise ValueError(f"bits is one of {', '.join(map(str, BITS))}; got {self.bits}")
+        check_kept(self.k, self.bits)
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:

@@ -15,7 +15,7 @@ from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.centre import Centre
 from packbench.methods.projection.linear import generator, map_queries, map_rows, random_orthogonal
 from packbench.methods.projection.moments import learnable
-from packbench.methods.sparse.support import BITS, SparseFormat, fitting_formats, top_k_rows
+from packbench.methods.sparse.support import SparseFormat, check_kept, fitting_formats, top_k_rows
 from packbench.registry import register
 
 BATCH = 10  # rows of a step, or more where the sample would take more steps than:
@@ -48,10 +48,7 @@ class OnlineODL(Codec):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k is at least 1, got {self.k}")
-        if self.bits not in BITS:
-            raise ValueError(f"bits is one of {', '.join(map(str, BITS))}; got {self.bits}")
+        check_kept(self.k, self.bits)
 
     @classmethod
     def for_budget(cls, budget: Budget) -> Iterable[Method]:

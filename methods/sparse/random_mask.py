@@ -14,7 +14,7 @@ from packbench.errors import BadInput, BudgetTooSmall
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.sparse.magnitude_prune import WIDTH
-from packbench.methods.sparse.support import BITS, SparseFormat, fitting_formats, index_dtype
+from packbench.methods.sparse.support import BITS, SparseFormat, check_kept, fitting_formats, index_dtype
 from packbench.registry import register
 
 MASKS = ("shared", "item")
@@ -45,10 +45,7 @@ class RandomMask(Codec):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ValueError(f"k is at least 1, got {self.k}")
-        if self.bits not in BITS:
-            raise ValueError(f"bits is one of {', '.join(map(str, BITS))}; got {self.bits}")
+        check_kept(self.k, self.bits)
         if self.mask not in MASKS:
             raise ValueError(f"mask={self.mask!r}: expected one of {', '.join(MASKS)}")
 

@@ -21,16 +21,15 @@ from packbench.exact import score_of
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Hits, Metric, Sample, Searcher
 from packbench.methods.scalar.lloyd_max import LloydMax
-from packbench.methods.scalar.packing import pack, packed_bytes, unpack
+from packbench.methods.scalar.packing import look_up, pack, packed_bytes, unpack
+from packbench.methods.sparse import scan
 from packbench.topk import TopK
 
 QueryMap = Callable[[Array], Array]  # (n_queries, d) to products with the atoms (n_queries, width) float32
 
 ROWS = 1024
 HALF = float(np.finfo(np.float16).max)
-_LOWEST = np.array([0] + [(byte & -byte).bit_length() - 1 for byte in range(1, 256)], np.int64)  # bit set in a byte
 BATCH = 64  # queries that share one pass: a product with an atom is 64 floats in a row
-FEW = 4  # below this many queries, a pass for each is faster than one for all
 
 
 def index_dtype(width: int) -> type[np.unsignedinteger]:
@@ -71,8 +70,9 @@ def unpack_index(packed: Array, k: int, width: int) -> Array:
     layout = _layout(k, width)
     if not layout.bits:
         return np.broadcast_to(np.arange(k, dtype=index_dtype(width)), (len(packed), k))
-    index = np.zeros((len(packed), k), index_dtype(width))
-    _unpack(_plain(packed), layout.low, layout.high, layout.step, index)
+    index = np.empty((len(packed), k), index_dtype(width))
+    for part in blocks(len(packed), ROWS):
+        scan.unpack(packed[part], layout.low, layout.high, layout.step, index[part])
     return index
 
 
@@ -120,7 +120,7 @@ def code_values(values: Array, levels: Array) -> tuple[Array, Array]:
 
 def decode_values(packed: Array, levels: Array, k: int) -> Array:
     """Return the levels (n, k) float32 that were packed, which the item's scale is yet to multiply."""
-    return np.asarray(levels[unpack(packed, _bits(levels), k)], np.float32)
+    return look_up(unpack(packed, _bits(levels), k), levels)
 
 
 def _bits(levels: Array) -> int:
@@ -212,6 +212,14 @@ class SparseFormat:
 BITS = (1, 2, 3, 4, 5, 6, 7, 8, 16)  # that `SparseFormat` can give a value
 
 
+def check_kept(k: int, bits: int) -> None:
+    """Refuse numbers of entries and bits of a value that no `SparseFormat` has."""
+    if k < 1:
+        raise ValueError(f"k is at least 1, got {k}")
+    if bits not in BITS:
+        raise ValueError(f"bits is one of {', '.join(map(str, BITS))}; got {bits}")
+
+
 def fitting_formats(budget: Budget, width: int, fixed: float = 0.0, shared: float = 0.0) -> list[SparseFormat]:
     """Return formats that fit next to `fixed` bytes per item and `shared` in all, that of least expected error first.
 
@@ -285,35 +293,32 @@ class SparseSearcher:
         return Hits(np.concatenate([hits.ids for hits in found]), np.concatenate([hits.scores for hits in found]))
 
     def _search(self, q: Array, constants: Array | None, k: int) -> Hits:
-        kept = TopK(len(q), k)
-        few = len(q) < FEW
-        q = np.ascontiguousarray(q if few else q.T, np.float32)
+        kept, q = TopK(len(q), k), np.ascontiguousarray(q, np.float32)
         for part in blocks(len(self._index), ROWS):
             index, values = self.entries(part)
-            if few:
-                dots = np.empty((len(q), len(index)), np.float32)
-                for row, query in enumerate(q):
-                    _dots(index, values, query, dots[row])
-            else:
-                each = np.zeros((len(index), q.shape[1]), np.float32)
-                _dots_of_many(index, values, q, each)
-                dots = each.T
-            kept.add(self._score(dots, values, constants, part), part.start)
+            kept.add(self._score(self._dots(q, part, index, values), values, constants, part), part.start)
         return kept.hits()
 
-    def entries(self, part: slice) -> tuple[Array, Array]:
-        """Return positions and values (rows, k) of some items, the values as yet without their scale."""
-        index = self._index[part]
-        if self._packed is not None:
-            index = unpack_index(index, self._packed, self._width)
+    def _dots(self, q: Array, part: slice, index: Array | None, values: Array) -> Array:
+        if index is not None:
+            return scan.dots(index, values, q)
+        layout = _layout(values.shape[1], self._width)
+        if layout.bits:
+            return scan.packed_dots(self._index[part], layout.low, layout.high, layout.step, values, q)
+        return np.asarray(q @ values.astype(np.float32).T)  # of all positions
+
+    def entries(self, part: slice) -> tuple[Array | None, Array]:
+        """Return positions, none where they are packed, and values (rows, k) of some items, as yet without scale."""
+        index = _plain(self._index[part]) if self._packed is None else None
+        k = self._index.shape[1] if self._packed is None else self._packed
         if self._values is None:
-            values = np.ones(index.shape, np.int8)
+            values = np.ones((part.stop - part.start, k), np.int8)
         elif self._levels is not None:
-            values = decode_values(self._values[part], self._levels, index.shape[1])
+            values = decode_values(self._values[part], self._levels, k)
         else:
             values = self._values[part]
-            values = values if values.dtype == np.int8 else values.astype(np.float32)  # compiled loops know no float16
-        return _plain(index), _plain(values)
+            values = values.astype(np.float32) if values.dtype == np.float16 else values  # numba knows no float16
+        return index, _plain(values)
 
     def _score(self, dots: Array, values: Array, constants: Array | None, part: slice) -> Array:
         # The query's own norm shifts or scales all its scores alike, so it is left out.
@@ -367,32 +372,6 @@ def _pack(index, low, high, step, packed):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _unpack(packed, low, high, step, index):  # type: ignore[no-untyped-def]
-    k = index.shape[1]
-    mask = (np.uint64(1) << np.uint64(low)) - np.uint64(1)
-    for row in range(len(packed)):
-        j, at = 0, 0
-        while high and j < k:
-            byte = np.int64(packed[row, at])
-            while byte and j < k:
-                index[row, j] = (8 * at + _LOWEST[byte] - j * step) << low
-                byte &= byte - 1
-                j += 1
-            at += 1
-        if low:
-            rest = np.uint64(packed[row, high >> 3]) >> np.uint64(high & 7)
-            count, at = 8 - (high & 7), (high >> 3) + 1
-            for j in range(k):
-                while count < low:
-                    rest |= np.uint64(packed[row, at]) << np.uint64(count)
-                    count += 8
-                    at += 1
-                index[row, j] |= rest & mask
-                rest >>= np.uint64(low)
-                count -= low
-
-
-@njit(cache=True, nogil=True)
 def _largest(matrix, least, index, values):  # type: ignore[no-untyped-def]
     n, width = matrix.shape
     k = index.shape[1]
@@ -416,25 +395,6 @@ def _scatter(index, values, rows):  # type: ignore[no-untyped-def]
     for row in range(len(index)):
         for j in range(index.shape[1]):
             rows[row, index[row, j]] += values[row, j]
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _dots(index, values, query, found):  # type: ignore[no-untyped-def]
-    for row in range(len(index)):
-        total = np.float32(0)
-        for j in range(index.shape[1]):
-            total += np.float32(values[row, j]) * query[index[row, j]]
-        found[row] = total
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _dots_of_many(index, values, queries, found):  # type: ignore[no-untyped-def]
-    """Add to found (n, n_queries) the products with queries (width, n_queries)."""
-    for row in range(len(index)):
-        for j in range(index.shape[1]):
-            value, at = np.float32(values[row, j]), index[row, j]
-            for query in range(queries.shape[1]):
-                found[row, query] += value * queries[at, query]
 
 
 @njit(cache=True, nogil=True, fastmath=True)

@@ -66,6 +66,27 @@ class Restless(Half):
 
 @register
 @dataclass(frozen=True)
+class Unnested(Half):
+    """Say that scales nest, and learn others where there are more of them."""
+
+    name = "a_smaller_configuration_is_cut_out_of_a_larger"
+    scales: int = 2
+
+    def planned_bytes(self, d):
+        return 2.0 * d, 4.0 * self.scales, 0.0
+
+    def fit(self, sample):
+        return {"scales": np.arange(self.scales, dtype=np.float32) / self.scales}
+
+    def nests_by(self):
+        return "scales"
+
+    def cut(self, shared):
+        return {"scales": shared["scales"][: self.scales]}
+
+
+@register
+@dataclass(frozen=True)
 class Careless(Half):
     """Scale the vectors that it was handed."""
 
