@@ -44,7 +44,7 @@ def main() -> None:
     out = sys.stdout
     out.write("| method | seconds before | after | after / before |\n|---|--:|--:|--:|\n")
     for method, (one, other) in sorted(spent.items(), key=lambda of: -of[1][0])[: chosen.rows]:
-        out.write(f"| {method} | {one:.1f} | {other:.1f} | {other / one:.2f} |\n")
+        out.write(f"| {method} | {one:.1f} | {other:.1f} | {other / max(one, 1e-9):.2f} |\n")
     one, other = (sum(of[at] for of in spent.values()) for at in range(2))
     out.write(f"| **all {len(spent)}, {len(both)} cells** | {one:.0f} | {other:.0f} | {other / one:.2f} |\n\n")
     measured = [key for key in both if before[key]["status"] == after[key]["status"] == "ok"]

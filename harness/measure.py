@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import shutil
 import tempfile
 import time
@@ -23,7 +24,7 @@ from packbench.errors import Infrastructure
 from packbench.exact import search_exact
 from packbench.gaussian import Gaussian
 from packbench.items import Array, Items, OnDisk, Ragged, as_vectors
-from packbench.method import Method
+from packbench.method import Method, imports_of
 from packbench.plan import Plan
 from packbench.profile import Profile
 from packbench.quality import CUTOFFS, Judge, Relevance, ranking
@@ -179,8 +180,14 @@ class Bench:
         return no_figures(answer, "build")
 
     def _rehearse(self, method: Method, seed: int) -> None:
-        """Once per machine and version of a method's code, let its kernels be compiled outside the timed phases."""
-        done = cache_dir() / "compiled" / f"{registry.version(method)}-{metadata.version('numba')}"
+        """Once per installation and version of a method's code, let its kernels be compiled outside the timed phases.
+
+        Kernels are compiled for widths of codes, metrics and scorers, but not for sizes: configurations that differ in
+        numbers of two digits or more share theirs. Training may take long, and what is trained shares them always.
+        """
+        alike = type(method).__name__ if imports_of(method) else re.sub(r"\d{2,}", "n", str(method))
+        key = canonical([registry.version(method), alike, self._dataset.metric, metadata.version("numba"), __file__])
+        done = cache_dir() / "compiled" / hashlib.sha256(key.encode()).hexdigest()[:24]
         items = self._dataset.items
         vectors = (items.values if isinstance(items, Ragged) else items).ndim == 2
         if done.exists() or not vectors:
