@@ -21,7 +21,6 @@ from packbench.registry import register
 MODES = ("round", "bernoulli", "tanh", "sign")
 LOSSES = ("reconstruction", "scores")
 SCORERS = ("decoded", "asymmetric")
-RATES = (0.2,)  # bits change late: only great steps bring items across their thresholds
 ENTROPY = 0.01  # weight of the entropies of mode "sign", in shares of the sample's variance
 STEEPER, STEEPEST = 1.2, 20.0  # slope of mode "tanh": its growth with each epoch, and its end
 RIDGE = 1e-3  # of the decoder, in shares of the mean variance of a bit
@@ -135,7 +134,7 @@ class BinaryAutoencoder(Codec):
             return value + ENTROPY * (_entropy(chance).mean() - _entropy(chance.mean(dim=0)).mean())
 
         descend(
-            [encoder, offset, decoder], loss, n, d, rates=RATES, seed=self.seed, epochs=self.epochs,
+            [encoder, offset, decoder], loss, n, d, seed=self.seed, epochs=self.epochs,
             after_epoch=steepen, held_out_loss=lambda rows: loss(rows, exact=True),
         )  # fmt: skip
         weights, shift, _ = values([encoder, offset, decoder])

@@ -20,7 +20,7 @@ from packbench.methods.projection.mlp import learnt, uniform, values
 from packbench.methods.training import train
 from packbench.registry import register
 
-BATCH, RATE = 512, 3e-2
+BATCH, RATE = 512, 1e-2
 TINY = 1e-9  # added to probabilities before their logarithm
 
 
@@ -149,7 +149,7 @@ class DimcoHead(InfomaxHead):
     positions: int
     bits: int = 4
     redundancy: float = 1.0
-    epochs: int = 10
+    epochs: int = 20
     seed: int = 0
 
     def _labels(self, vectors: Array, sample: Sample) -> Array:
@@ -179,7 +179,7 @@ class DimcoHeadPL(InfomaxHead):
     bits: int = 4
     clusters: int = 256
     redundancy: float = 1.0
-    epochs: int = 10
+    epochs: int = 20
     seed: int = 0
 
     def _labels(self, vectors: Array, sample: Sample) -> Array:

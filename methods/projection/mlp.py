@@ -20,7 +20,7 @@ from packbench.methods.projection.linear import (
 from packbench.methods.projection.moments import leading, learnable, moment
 from packbench.methods.training import split, train
 
-RATES = (0.1,)  # of learning, in units of an entry of an orthonormal row, 1 / sqrt(d)
+RATES = (0.05, 0.01)  # of learning, one after the other, in units of an entry of an orthonormal row, 1 / sqrt(d)
 
 
 class Encoder(Transform):

@@ -27,7 +27,7 @@ Kept = Literal["positive", "highest"]  # which activations stay: the largest abo
 FIT_ROWS = 65_536  # the dictionary of a larger sample hardly differs
 LEVEL_ROWS = 4096  # whose values the levels are learnt from
 BATCH, RATE = 128, 5e-3
-EPOCHS, STEPS = 100, 900  # whichever comes first
+EPOCHS, STEPS = 100, 1500  # whichever comes first
 ROWS = 4096  # coded at once: their activations are rows x atoms float32
 
 
