@@ -49,7 +49,7 @@ runner.run(from_vectors(items, name="planted", held_out=30), {methods!r}, sys.ar
 # What may differ between two measurements of one cell: what a clock or the memory of a process says.
 MEASURED_ANEW = {
     "time", "load", "wall_seconds", "spent_seconds", "truth_seconds", "seconds", "peak_bytes", "query_ms",
-    "reference_ms", "speedup", "batch", "repeat_ratio",
+    "reference_ms", "speedup", "batch", "repeat_ratio", "notes",
 }  # fmt: skip
 
 
