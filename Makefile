@@ -29,7 +29,7 @@ gate: $(VENV)/.core
 baseline:
 	gzip -9nc build/gate/results.jsonl > leaderboard/baseline.jsonl.gz
 
-# What packbench itself costs: benchmarks/RESULTS.md anew, in about 20 minutes with nothing else at work.
+# What packbench itself costs: benchmarks/RESULTS.md anew, with nothing else at work.
 benchmarks: $(VENV)/.dev
 	$(PIP) -e '.[dev,paper]'
 	$(BIN)/python benchmarks/results.py

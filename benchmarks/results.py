@@ -49,8 +49,7 @@ BENCHMARKS = (
         "product codes of the same bytes, since they look up once for each step of 1 to 8 bits, not for each byte. "
         "Below 60 % of bandwidth by arithmetic: int4 and other packed integers (about four instructions for sixteen "
         "coordinates), tables (a permutation more), signs with a real query (a look-up for each four), 8-bit look-ups "
-        "beyond 64 bytes (their tables fill the first-level cache). Sparse codes: reading positions costs half the "
-        "time; scipy's CSR, which stores them unpacked in eight times the bytes, takes a third to a half of it.",
+        "beyond 64 bytes (their tables fill the first-level cache).",
     ),
     Benchmark(
         "batches", ("kernels.py", "--batch", "256", "--n", "100000", "--d", "384"),

@@ -79,6 +79,7 @@ class Bench:
 
     def stage(self) -> None:
         """Write what workers read and find the exact answers; test queries lie apart from what a build is given."""
+        self.workers.prepare()
         dataset = self._dataset
         for name in ("stage", "queries", "validation"):
             (self._folder / name).mkdir()
@@ -90,7 +91,6 @@ class Bench:
             worker.stage(self._folder / "stage", f"extra-{name}", array)
         worker.stage(self._folder / "queries", "queries", dataset.queries)
         worker.stage(self._folder / "validation", "queries", dataset.validation)
-        self._stage_factors()
         begin = time.perf_counter()
         with self.profile.span("truth"):
             truth = truth_of(dataset.queries, dataset.items, dataset.metric, dataset.self_rows)
@@ -99,6 +99,7 @@ class Bench:
         self._judge = self._judge_of(dataset.queries, truth)
         self._chooser = self._judge_of(dataset.validation, chosen)
         self._relevance = Relevance(dataset) if dataset.qrels else None
+        self._stage_factors()
 
     def _stage_factors(self) -> None:
         """Let a worker compute what many fits have in common, with the threads of a build: others round otherwise."""
@@ -123,9 +124,9 @@ class Bench:
 
     def nest(self, methods: Collection[Method], seed: int) -> None:
         """Let configurations that nest in each other be fitted once: the last of them, which has the most levels."""
-        *_, longest = methods
-        if len(methods) > 1:
-            self._longest |= {self.key(method, seed): longest for method in methods}
+        new = [method for method in methods if self.key(method, seed) not in self._measured]
+        if len(new) > 1:
+            self._longest |= {self.key(method, seed): new[-1] for method in new}
 
     def _fit_of(self, longest: Method, seed: int) -> tuple[Path, Row | None]:
         """Return the file of a fit that others are taken out of, and its seconds; none where it failed."""
@@ -174,6 +175,7 @@ class Bench:
             if fit:
                 # Nobody knows what it alone would have taken: no more than the fit that it was taken out of.
                 ok["seconds"]["fit"] += fit["seconds"]["fit"]
+                ok["peak_bytes"]["fit"] = fit["peak_bytes"]["fit"]
                 ok["fitted_as"] = str(longest)
             return ok
         shutil.rmtree(folder, ignore_errors=True)

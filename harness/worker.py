@@ -162,12 +162,15 @@ def fit(job: Json, watch: guard.Guard) -> Json:
     _shut_in(job, watch, out.parent)
     method = _method(job)
     resources.limit_memory(job["memory_bytes"])
+    resources.reset_peak()
+    before = resources.resident_bytes()
     start = time.perf_counter()
     with watch:
         shared = artefact.checked(method.fit(sample), "fit")
     seconds, handed = time.perf_counter() - start, factors.handed_seconds()
+    peak = _above(resources.peak_bytes(), before)
     np.savez(out, **cast(Any, shared))
-    return {"seconds": {"fit": seconds + handed}, "handed_seconds": handed}
+    return {"seconds": {"fit": seconds + handed}, "handed_seconds": handed, "peak_bytes": {"fit": peak}}
 
 
 def build(job: Json, watch: guard.Guard) -> Json:

@@ -42,11 +42,13 @@ class Workers:
         self._plugins, self._profile = plugins, profile or Profile()
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["packbench.preload"])
-        # It imports while the run reads its data set and finds the exact answers.
-        with _without_main(), server_environment():
-            forkserver.ensure_running()
         self._count = 0
         self.start_seconds = 0.0
+
+    def prepare(self) -> None:
+        """Let the server import while there is other work to do; otherwise the first job waits for it."""
+        with _without_main(), server_environment():
+            forkserver.ensure_running()
 
     def run(self, kind: str, job: Json, seconds: float = math.inf) -> Json:
         """Return the worker's answer: {'ok': figures}, or {'status', 'reason'} where it failed or died.
