@@ -10,12 +10,13 @@ import numpy as np
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
+from packbench.factors import generator
 from packbench.items import Array, Items, as_vectors
 from packbench.items import blocks as slices
 from packbench.method import Arrays, Method, Metric, Sample, Searcher
 from packbench.methods.binary.hamming import check_scorer
 from packbench.methods.binary.linear import unit_if
-from packbench.methods.projection.linear import RULES, generator, map_queries, map_rows, rule_of
+from packbench.methods.projection.linear import RULES, map_queries, map_rows, rule_of
 from packbench.methods.scalar.packing import pack, packed_bytes, unpack, weighted_sums
 from packbench.methods.scalar.scan import ScanSearcher
 from packbench.registry import register

@@ -11,10 +11,11 @@ from scipy.linalg import eigh
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
+from packbench.factors import moment
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Metric, Sample, Transform
 from packbench.methods.projection.linear import map_queries, map_rows, reduced, unit
-from packbench.methods.projection.moments import learnable, moment
+from packbench.methods.projection.moments import learnable
 from packbench.registry import register
 
 

@@ -10,9 +10,10 @@ import numpy as np
 from scipy.sparse import csc_array
 
 from packbench.budget import Budget
+from packbench.factors import generator
 from packbench.items import Items, as_vectors, width
 from packbench.method import Arrays, Method, Sample, Transform
-from packbench.methods.projection.linear import generator, map_rows, reduced
+from packbench.methods.projection.linear import map_rows, reduced
 from packbench.methods.projection.moments import index_type
 from packbench.registry import register
 

@@ -11,9 +11,10 @@ import numpy as np
 from scipy.linalg import hadamard
 
 from packbench.budget import Budget
+from packbench.factors import generator
 from packbench.items import Array, Items, as_vectors, width
 from packbench.method import Arrays, Method, Sample, Transform
-from packbench.methods.projection.linear import conditioned, generator
+from packbench.methods.projection.linear import conditioned
 from packbench.registry import register
 
 

@@ -11,10 +11,11 @@ from scipy.linalg import lapack, solve_triangular
 from scipy.optimize import minimize
 
 from packbench.budget import Budget
+from packbench.factors import leading, moment
 from packbench.items import Array, Items
 from packbench.method import Arrays, Method, Metric, Sample, Transform
 from packbench.methods.projection.linear import map_rows, metric_after_centring, reduced, rule_of
-from packbench.methods.projection.moments import directed, leading, learnable, moment
+from packbench.methods.projection.moments import directed, learnable
 from packbench.registry import register
 
 

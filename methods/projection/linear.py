@@ -9,8 +9,6 @@ import numpy as np
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import score_of
-from packbench.factors import generator as generator
-from packbench.factors import random_orthogonal as random_orthogonal
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Method, Metric, Transform
 from packbench.methods.scalar.float16 import Float16

@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from packbench.budget import Budget
+from packbench.factors import leading, moment
 from packbench.items import Array, Items
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher, rows_of
 from packbench.methods.projection.linear import map_rows, rule_of
-from packbench.methods.projection.moments import directed, leading, learnable, moment
+from packbench.methods.projection.moments import directed, learnable
 from packbench.methods.scalar.packing import pack, packed_bytes, unpack
 from packbench.methods.scalar.scan import ScanSearcher, squared_norms
 from packbench.methods.scalar.turboquant_mse import gaussian_levels

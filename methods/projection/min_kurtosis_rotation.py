@@ -12,10 +12,10 @@ from scipy.linalg import hadamard
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
-from packbench.factors import leading, moment
+from packbench.factors import generator, leading, moment, random_orthogonal
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Sample, Transform
-from packbench.methods.projection.linear import conditioned, generator, map_queries, map_rows, random_orthogonal
+from packbench.methods.projection.linear import conditioned, map_queries, map_rows
 from packbench.registry import register
 
 ROWS = 4096

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from packbench.factors import leading, moment
 from packbench.items import Array, Items
 from packbench.method import Arrays, Method, Metric, Sample, Transform
 from packbench.methods.projection.linear import (
@@ -17,7 +18,7 @@ from packbench.methods.projection.linear import (
     metric_after_centring,
     rule_of,
 )
-from packbench.methods.projection.moments import leading, learnable, moment
+from packbench.methods.projection.moments import learnable
 from packbench.methods.training import split, train
 
 RATES = (0.05, 0.01)  # of learning, one after the other, in units of an entry of an orthonormal row, 1 / sqrt(d)

@@ -8,7 +8,6 @@ from itertools import chain, zip_longest
 import numpy as np
 
 from packbench.errors import BadInput
-from packbench.factors import leading, moment
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Method, Sample
 from packbench.methods.projection.linear import RULES, unit
@@ -42,6 +41,3 @@ def index_type(d: int) -> type[np.unsignedinteger]:
 def in_turn(*streams: Iterator[Method]) -> Iterator[Method]:
     """Yield the first of each stream, then the second of each, and so on."""
     return (method for method in chain.from_iterable(zip_longest(*streams)) if method is not None)
-
-
-__all__ = ["directed", "in_turn", "index_type", "leading", "learnable", "moment"]

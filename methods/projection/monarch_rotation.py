@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from packbench.budget import Budget
+from packbench.factors import generator, leading, moment
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Sample, Transform
-from packbench.methods.projection.linear import conditioned, generator, map_rows
-from packbench.methods.projection.moments import leading, learnable, moment
+from packbench.methods.projection.linear import conditioned, map_rows
+from packbench.methods.projection.moments import learnable
 from packbench.registry import register
 
 STARTS = "pca", "random"

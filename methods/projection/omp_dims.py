@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 
 from packbench.budget import Budget
+from packbench.factors import moment
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Chain, Method, Sample, Transform
 from packbench.methods.projection.linear import map_queries, map_rows, reduced
-from packbench.methods.projection.moments import in_turn, index_type, learnable, moment
+from packbench.methods.projection.moments import in_turn, index_type, learnable
 from packbench.methods.scalar.int4 import Int4
 from packbench.registry import register
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
+from packbench.factors import leading, moment
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Metric, Sample, Transform
 from packbench.methods.projection.linear import (
@@ -21,7 +22,7 @@ from packbench.methods.projection.linear import (
     rule_of,
     unit,
 )
-from packbench.methods.projection.moments import directed, leading, learnable, moment
+from packbench.methods.projection.moments import directed, learnable
 from packbench.registry import register
 
 

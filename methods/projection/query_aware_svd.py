@@ -11,10 +11,11 @@ from scipy.linalg import eigh
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
+from packbench.factors import leading, moment
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Metric, Sample, Transform
 from packbench.methods.projection.linear import map_queries, map_rows, reduced, rule_of, unit
-from packbench.methods.projection.moments import directed, leading, learnable, moment
+from packbench.methods.projection.moments import directed, learnable
 from packbench.registry import register
 
 

@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 
 from packbench.budget import Budget
+from packbench.factors import generator
 from packbench.items import Items, as_vectors, width
 from packbench.method import Arrays, Method, Sample, Transform
-from packbench.methods.projection.linear import generator, map_queries, map_rows, reduced
+from packbench.methods.projection.linear import map_queries, map_rows, reduced
 from packbench.registry import register
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from packbench.budget import Budget
+from packbench.factors import random_orthogonal
 from packbench.items import Items, as_vectors, width
 from packbench.method import Arrays, Method, Sample, Transform
-from packbench.methods.projection.linear import conditioned, map_queries, map_rows, random_orthogonal
+from packbench.methods.projection.linear import conditioned, map_queries, map_rows
 from packbench.registry import register
 
 

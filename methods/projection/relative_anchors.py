@@ -12,9 +12,10 @@ from sklearn.cluster import KMeans
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
+from packbench.factors import generator
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Method, Metric, Sample, Transform
-from packbench.methods.projection.linear import generator, map_queries, map_rows, reduced, unit
+from packbench.methods.projection.linear import map_queries, map_rows, reduced, unit
 from packbench.methods.projection.moments import learnable
 from packbench.registry import register
 

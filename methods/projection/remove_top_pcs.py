@@ -10,6 +10,7 @@ import numpy as np
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
+from packbench.factors import leading, moment
 from packbench.items import Array, Items
 from packbench.method import Arrays, Method, Metric, Sample, Transform
 from packbench.methods.projection.linear import (
@@ -20,7 +21,7 @@ from packbench.methods.projection.linear import (
     metric_after_centring,
     rule_of,
 )
-from packbench.methods.projection.moments import leading, learnable, moment
+from packbench.methods.projection.moments import learnable
 from packbench.registry import register
 
 

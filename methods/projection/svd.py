@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from packbench.budget import Budget
+from packbench.factors import leading, moment
 from packbench.items import Items
 from packbench.method import Arrays, Method, Metric, Sample, Transform
 from packbench.methods.projection.linear import map_queries, map_rows, metric_after_centring, reduced, rule_of
-from packbench.methods.projection.moments import directed, leading, learnable, moment
+from packbench.methods.projection.moments import directed, learnable
 from packbench.registry import register
 
 

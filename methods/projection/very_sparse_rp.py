@@ -11,9 +11,10 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from packbench.budget import Budget
+from packbench.factors import generator
 from packbench.items import Array, Items, as_vectors, width
 from packbench.method import Arrays, Method, Sample, Transform
-from packbench.methods.projection.linear import generator, map_rows, reduced
+from packbench.methods.projection.linear import map_rows, reduced
 from packbench.registry import register
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
+from packbench.factors import random_orthogonal
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.linear import (
@@ -20,7 +21,6 @@ from packbench.methods.projection.linear import (
     map_queries,
     map_rows,
     metric_after_centring,
-    random_orthogonal,
     rule_of,
     unit,
 )

@@ -10,10 +10,10 @@ import numpy as np
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
+from packbench.factors import leading, moment
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.linear import map_rows
-from packbench.methods.projection.moments import leading, moment
 from packbench.methods.scalar.fill import finest
 from packbench.methods.scalar.normal_float import NormalFloat
 from packbench.methods.scalar.scan import FEW, ScanSearcher, squared_norms

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from packbench.errors import BadInput
+from packbench.factors import moment
 from packbench.items import Array, as_vectors
 from packbench.method import Method, Sample
 from packbench.methods.projection.linear import unit
-from packbench.methods.projection.moments import moment
 
 DAMP = 0.01  # the least share of the identity in E[qq']: what GPTQ adds to its Hessian
 

@@ -13,9 +13,10 @@ from scipy.stats import norm
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
+from packbench.factors import random_orthogonal
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
-from packbench.methods.projection.linear import map_queries, map_rows, random_orthogonal
+from packbench.methods.projection.linear import map_queries, map_rows
 from packbench.methods.scalar.casts import widened
 from packbench.methods.scalar.packing import look_up, pack, packed_bytes, row_sums, unpack
 from packbench.methods.scalar.scan import ScanSearcher

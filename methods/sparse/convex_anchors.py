@@ -15,9 +15,10 @@ from sklearn.cluster import KMeans
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import DecodeSearcher
+from packbench.factors import generator
 from packbench.items import Array, Items, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
-from packbench.methods.projection.linear import generator, map_queries, map_rows, rule_of
+from packbench.methods.projection.linear import map_queries, map_rows, rule_of
 from packbench.methods.projection.moments import directed, learnable
 from packbench.methods.sparse.autoencoder import fit_rows, sizes
 from packbench.methods.sparse.support import (

@@ -14,10 +14,11 @@ from scipy.sparse import csr_array
 from packbench.budget import Budget
 from packbench.errors import BudgetTooSmall
 from packbench.exact import DecodeSearcher
+from packbench.factors import generator
 from packbench.items import Array, Items, blocks
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.centre import Centre
-from packbench.methods.projection.linear import generator, map_queries, map_rows, rule_of, unit
+from packbench.methods.projection.linear import map_queries, map_rows, rule_of, unit
 from packbench.methods.projection.moments import directed, learnable
 from packbench.methods.sparse.support import BITS, HALF, SparseFormat
 from packbench.registry import register

@@ -13,11 +13,12 @@ import numpy as np
 from packbench.budget import Budget
 from packbench.errors import BudgetTooSmall
 from packbench.exact import DecodeSearcher
+from packbench.factors import generator, leading, moment
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher, nest, rows_of, unnest
 from packbench.methods.projection.centre import Centre
-from packbench.methods.projection.linear import generator, map_queries, map_rows
-from packbench.methods.projection.moments import leading, learnable, moment
+from packbench.methods.projection.linear import map_queries, map_rows
+from packbench.methods.projection.moments import learnable
 from packbench.methods.sparse.support import BITS, SparseFormat, SparseSearcher, densify, index_dtype, top_k_rows
 from packbench.registry import register
 

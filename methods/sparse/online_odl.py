@@ -10,10 +10,11 @@ import numpy as np
 from scipy.linalg import polar
 
 from packbench.budget import Budget
+from packbench.factors import generator, random_orthogonal
 from packbench.items import Array, Items, as_vectors
 from packbench.method import Arrays, Codec, Method, Metric, Sample, Searcher
 from packbench.methods.projection.centre import Centre
-from packbench.methods.projection.linear import generator, map_queries, map_rows, random_orthogonal
+from packbench.methods.projection.linear import map_queries, map_rows
 from packbench.methods.projection.moments import learnable
 from packbench.methods.sparse.support import SparseFormat, check_kept, fitting_formats, top_k_rows
 from packbench.registry import register

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from packbench.budget import Budget
+from packbench.factors import generator
 from packbench.items import Array
 from packbench.method import Arrays, Method, Sample
-from packbench.methods.projection.linear import generator, map_rows, unit
+from packbench.methods.projection.linear import map_rows, unit
 from packbench.methods.sparse.autoencoder import (
     BATCH,
     RATE,

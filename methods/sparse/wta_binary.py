@@ -12,10 +12,10 @@ from scipy.sparse import csr_array
 
 from packbench.budget import Budget
 from packbench.errors import BudgetTooSmall
+from packbench.factors import generator
 from packbench.items import Array, Items, as_vectors, blocks, width
 from packbench.method import Arrays, Method, Metric, Sample, Searcher
 from packbench.methods.projection.centre import Centre
-from packbench.methods.projection.linear import generator
 from packbench.methods.sparse.support import (
     SparseSearcher,
     densify,
