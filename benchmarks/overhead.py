@@ -3,7 +3,8 @@
     python benchmarks/overhead.py [--quick]
 
 Prints the wall time of a whole run on pydocs over the sum of what its own rows account for (fit, encode, open,
-search, timing, truth), and the time to start a worker after the first. Targets: at most 1.15, at most 60 ms.
+search, timing; truth and what fits share), and the time to start a worker after the first. Targets: at most 1.08, at
+most 60 ms.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def run_ratio(methods: tuple[str, ...]) -> tuple[float, float]:
         subprocess.run([*command, "--results", f"{folder}/whole"], check=True)
         wall = time.perf_counter() - begin
         rows = list(Store(f"{folder}/whole").rows())
-        return wall, sum(row["spent_seconds"] for row in rows) + rows[0]["truth_seconds"]
+        once = rows[0]["truth_seconds"] + rows[0]["factor_seconds"]
+        return wall, sum(row["spent_seconds"] for row in rows) + once
 
 
 def start_milliseconds(count: int = 20) -> list[float]:

@@ -169,6 +169,7 @@ class _Station(WorkerPlugin):  # type: ignore[misc]
             registry.load_plugin(plugin)
         folder = self._until_the_end.enter_context(run_folder())
         bench = Bench(self._dataset, self._plan, self._store, folder, self._turn.alone)
+        self._until_the_end.callback(bench.close)
         bench.stage()
         return Runner(self._dataset, self._plan, bench)
 

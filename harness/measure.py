@@ -37,6 +37,7 @@ RECALL = f"recall@{SHALLOW}"
 REHEARSAL_SECONDS = 60.0
 MOST_RESIDENT = 1.2  # times what was weighed, above which a row carries a note
 WORSE_ALONE = 0.8  # a query's own row, where it is to be left out, takes one place of the ten
+AHEAD = 2  # workers that wait: one for a timed search, beside which none is started, and one for what follows it
 FIELDS = (
     "spec", "measurement", "bytes", "seconds", "peak_bytes", "kernel", "shards", "query_ms", "reference_ms", "speedup",
     "batch", "repeat_ratio", "recall", "ties", "per_query", "relevance", "n_judged", "health", "codes",
@@ -64,8 +65,8 @@ class Bench:
         self.software = software()
         self.profile = Profile()
         self.workers = Workers(folder, seconds=plan.seconds, memory_bytes=plan.memory_bytes, plugins=plan.plugins,
-                               profile=self.profile)  # fmt: skip
-        self.truth_seconds = 0.0
+                               profile=self.profile, ahead=AHEAD)  # fmt: skip
+        self.truth_seconds = self.factor_seconds = 0.0
         self.spent = 0.0  # seconds that workers spent in methods and in the reference, so far
         self._dataset, self._plan, self._store, self._folder = dataset, plan, store, folder
         self._measured: dict[str, Row] = {
@@ -76,6 +77,10 @@ class Bench:
         self._longest: dict[str, Method] = {}
         self._fits: dict[str, Row | None] = {}
         self._validated: dict[str, float] = {}
+
+    def close(self) -> None:
+        """End the workers that wait for jobs."""
+        self.workers.close()
 
     def stage(self) -> None:
         """Write what workers read and find the exact answers; test queries lie apart from what a build is given."""
@@ -112,6 +117,7 @@ class Bench:
         answer = self.workers.run("factors", job)
         if "ok" not in answer:
             raise Infrastructure(f"moments of the fit sample: {answer['status']}: {answer['reason']}")
+        self.factor_seconds = answer["ok"]["seconds"]["factors"]
 
     def _judge_of(self, queries: Items, truth: Truth) -> Judge:
         return Judge(queries, self._dataset.items, self._dataset.metric, truth)
@@ -352,10 +358,10 @@ class Bench:
         """
         same = np.array_equal(shallow[0], deep[0][:, : shallow[0].shape[1]])
         row: Row = {"recall": {}, "ties": {}, "per_query": {}}
-        for k in CUTOFFS:
-            of = self._judge.recall(deep[0], k, deep[1])
-            if k <= SHALLOW and not same:
-                of = self._judge.recall(shallow[0], k, shallow[1])
+        judged = self._judge.recalls(deep[0], CUTOFFS, deep[1])
+        if not same:
+            judged |= self._judge.recalls(shallow[0], [k for k in CUTOFFS if k <= SHALLOW], shallow[1])
+        for k, of in judged.items():
             row["recall"][f"recall@{k}"] = float(of.per_query.mean())
             row["ties"][f"recall@{k}"] = [float(bound.mean()) for bound in (of.worst, of.expected, of.best)]
             row["per_query"][f"recall@{k}"] = of.right.tolist()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import ir_measures
 import numpy as np
+from pytrec_eval import RelevanceEvaluator
 
 from packbench.dataset import Dataset
 from packbench.errors import Disqualified
@@ -17,7 +17,8 @@ from packbench.truth import DEPTH, Truth
 
 CUTOFFS = (1, 10, 100)
 RELATIVE_TOLERANCE = 1e-6
-MEASURES = {"nDCG@10": ir_measures.nDCG @ 10, "MRR@10": ir_measures.RR @ 10, "Recall@100": ir_measures.R @ 100}
+# By the names of trec_eval.
+MEASURES = {"nDCG@10": "ndcg_cut_10", "MRR@10": "recip_rank", "Recall@100": "recall_100"}
 
 
 def check_hits(ids: Array, n_queries: int, k: int, n: int) -> None:
@@ -98,13 +99,20 @@ class Judge:
 
         The method's scores never decide what is right: they only say which of its answers it could not tell apart.
         """
-        k = min(k, self._n)
+        return self.recalls(ids, (k,), scores)[k]
+
+    def recalls(self, ids: Array, cutoffs: Sequence[int], scores: Array | None = None) -> dict[int, Recall]:
+        """Judge the same answers at several depths."""
         truly = self.true_scores(ids)
-        right = (truly >= self._floor(k)[:, None]) & (ids >= 0)
-        counted = np.minimum(right[:, :k].sum(1), k)
-        if scores is None:
-            return Recall(counted, k, counted / k, counted / k, counted / k)
-        return Recall(counted, k, *_tie_bounds(right, ids, scores, k, ids.shape[1] >= self._n))
+        found: dict[int, Recall] = {}
+        for cutoff in cutoffs:
+            k = min(cutoff, self._n)
+            right = (truly >= self._floor(k)[:, None]) & (ids >= 0)
+            counted = np.minimum(right[:, :k].sum(1), k)
+            share = counted / k
+            bounds = (share,) * 3 if scores is None else _tie_bounds(right, ids, scores, k, ids.shape[1] >= self._n)
+            found[cutoff] = Recall(counted, k, *bounds)
+        return found
 
     def share_right(self, rows: Array, ids: Array, k: int) -> float:
         """Return the share of answers (len(rows), at least k) to some of the queries, by row, that are right."""
@@ -146,15 +154,16 @@ def ranking(shallow: Array, deep: Array) -> Array:
 
 
 class Relevance:
-    """Score rankings against relevance judgements with ir-measures, one evaluator for all methods of a data set."""
+    """Score rankings against relevance judgements with trec_eval, one evaluator for all methods of a data set."""
 
     def __init__(self, dataset: Dataset) -> None:
         qrels = dataset.qrels or {}
         self._documents: Sequence[str] = dataset.item_ids or ()
         self._queries: Sequence[str] = dataset.query_ids or ()
         self.judged = [row for row, query in enumerate(self._queries) if qrels.get(query)]
-        self._evaluator = ir_measures.evaluator(
-            list(MEASURES.values()), {self._queries[row]: dict(qrels[self._queries[row]]) for row in self.judged}
+        self._evaluator = RelevanceEvaluator(
+            {self._queries[row]: dict(qrels[self._queries[row]]) for row in self.judged},
+            set(MEASURES.values()),
         )
         positions = {document: position for position, document in enumerate(self._documents)}
         pairs = [
@@ -167,11 +176,13 @@ class Relevance:
 
     def per_query(self, ids: Array) -> dict[str, list[float]]:
         """Return each measure for each judged query, in the order of `judged`."""
-        names = {measure: name for name, measure in MEASURES.items()}
-        found: dict[str, dict[str, float]] = {name: {} for name in MEASURES}
-        for value in self._evaluator.iter_calc(self._run(ids[:, :100])):
-            found[names[value.measure]][value.query_id] = value.value
-        return {name: [of.get(self._queries[row], 0.0) for row in self.judged] for name, of in found.items()}
+        told = self._evaluator.evaluate(self._run(ids[:, :100]))
+        nothing = dict.fromkeys(MEASURES.values(), 0.0)
+        each = [told.get(self._queries[row], nothing) for row in self.judged]
+        found = {name: [of[measure] for of in each] for name, measure in MEASURES.items()}
+        # trec_eval cuts no reciprocal rank off.
+        found["MRR@10"] = [value if value >= 1 / 10 else 0.0 for value in found["MRR@10"]]
+        return found
 
     def _run(self, ids: Array) -> dict[str, dict[str, float]]:
         """Return the rankings down to the last relevant document: what follows it changes no measure."""

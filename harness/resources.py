@@ -142,7 +142,7 @@ def commit() -> str | None:
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
     found = {"python": platform.python_version()}
-    for name in ("packbench", "numpy", "scipy", "scikit-learn", "faiss-cpu", "numba", "ir-measures"):
+    for name in ("packbench", "numpy", "scipy", "scikit-learn", "faiss-cpu", "numba", "pytrec-eval-terrier"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -62,8 +62,7 @@ def run(
 
         dataset = load(dataset)
     listener = listener or Silent()
-    with run_folder() as folder:
-        bench = Bench(dataset, plan, store, folder)
+    with run_folder() as folder, contextlib.closing(Bench(dataset, plan, store, folder)) as bench:
         # The references are codes of single vectors; items of another kind have none yet.
         references = plan.references and not isinstance(dataset.items, Ragged)
         cells = plan_cells(requests, dataclasses.replace(plan, references=references))
@@ -195,6 +194,7 @@ class Runner:
             "load": round(psutil.getloadavg()[0], 2),  # of the machine: beside other work, milliseconds mislead
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "truth_seconds": self.bench.truth_seconds,
+            "factor_seconds": self.bench.factor_seconds,
         }
 
     def _candidates(self, cell: Cell) -> list[Method]:

@@ -69,8 +69,8 @@ def staged(folder: Path, name: str) -> Items | None:
     return from_arrays({file.name.split(".")[1]: np.load(file, mmap_mode="r") for file in files})
 
 
-def main(connection: Connection, output: str, job: Json) -> None:
-    """Run one job and send one JSON answer: {'ok': ...} or {'status': ..., 'reason': ...}."""
+def main(connection: Connection, output: str) -> None:
+    """Wait for one job, run it and send one JSON answer: {'ok': ...} or {'status': ..., 'reason': ...}."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -80,6 +80,10 @@ def main(connection: Connection, output: str, job: Json) -> None:
     _end_with_the_run()
     # What a worker prints is read where it dies: the progress of a training says how far it came.
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        job: Json = json.loads(connection.recv_bytes())
+    except EOFError:
+        os._exit(0)  # the run is over
     watch = guard.Guard(Path(job["scratch"]), compiles=job["kind"] == "rehearse")
     try:
         answer: Json = {"ok": _JOBS[job["kind"]](job, watch)}
@@ -422,8 +426,9 @@ def stage_factors(job: Json, watch: guard.Guard) -> Json:
     """Compute what many methods ask of the fit sample, before any of them is run."""
     fit = staged(Path(job["stage"]), "fit")
     resources.limit_threads(job["threads"])
+    begin = time.perf_counter()
     factors.stage(Path(job["factors"]), np.asarray(fit), job["metric"], job["seed"])
-    return {}
+    return {"seconds": {"factors": time.perf_counter() - begin}}
 
 
 def ping(job: Json, watch: guard.Guard) -> Json:

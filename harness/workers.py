@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import types
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
@@ -32,23 +33,30 @@ class Workers:
     """Run jobs one at a time, each in a fresh process.
 
     Processes are forked from a server that has imported the libraries and nothing of the run: what one worker leaves
-    in a module, on a class or in a cache is gone in the next.
+    in a module, on a class or in a cache is gone in the next. `ahead` are started while others work, so that jobs
+    need not wait for them; close ends those.
     """
 
     def __init__(self, folder: Path, *, seconds: float, memory_bytes: int, plugins: tuple[str, ...] = (),
-                 profile: Profile | None = None) -> None:  # fmt: skip
+                 profile: Profile | None = None, ahead: int = 0) -> None:  # fmt: skip
         self._folder = folder
         self._seconds, self._memory_bytes = seconds, memory_bytes
         self._plugins, self._profile = plugins, profile or Profile()
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["packbench.preload"])
-        self._count = 0
-        self.start_seconds = 0.0
+        self._count, self._ahead = 0, ahead
+        self._waiting: deque[_Worker] = deque()
+        self._answered: deque[_Worker] = deque()  # the system clears up after one while its answer is looked at
 
     def prepare(self) -> None:
         """Let the server import while there is other work to do; otherwise the first job waits for it."""
         with _without_main(), server_environment():
             forkserver.ensure_running()
+
+    def close(self) -> None:
+        """End the workers that wait."""
+        self._end(self._waiting)
+        self._end(self._answered)
 
     def run(self, kind: str, job: Json, seconds: float = math.inf) -> Json:
         """Return the worker's answer: {'ok': figures}, or {'status', 'reason'} where it failed or died.
@@ -62,52 +70,96 @@ class Workers:
         return answer
 
     def _run(self, kind: str, job: Json, seconds: float) -> Json:
-        self._count += 1
-        scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=self._folder))
-        output = self._folder / f"output-{self._count}.txt"
-        job = job | {"kind": kind, "scratch": str(scratch), "memory_bytes": self._memory_bytes,
-                     "plugins": list(self._plugins)}  # fmt: skip
-        receiving, sending = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=worker.main, args=(sending, str(output), job), daemon=True)
-        begin = time.perf_counter()
-        with _without_main(), server_environment():
-            process.start()
-        self.start_seconds = time.perf_counter() - begin
-        sending.close()
+        self._end(self._answered)
+        job = job | {"kind": kind, "memory_bytes": self._memory_bytes, "plugins": list(self._plugins)}
+        process = self._given(job)
         try:
-            return self._wait(process, receiving, output, min(seconds, self._seconds))
-        finally:
-            if process.is_alive():
-                process.kill()
-            process.join()
-            receiving.close()
-            shutil.rmtree(scratch, ignore_errors=True)
-            output.unlink(missing_ok=True)
+            # Nothing may stir beside what is timed.
+            while len(self._waiting) < self._ahead and not job.get("timed"):
+                self._waiting.append(self._started())
+            answer = process.answer(min(seconds, self._seconds))
+        except BaseException:
+            process.end()
+            raise
+        self._answered.append(process)
+        if not self._ahead or "ok" not in answer:
+            self._end(self._answered)
+        return answer
 
-    def _wait(self, process: Any, receiving: Any, output: Path, seconds: float) -> Json:
+    def _given(self, job: Json) -> _Worker:
+        """Return a worker that has taken a job."""
+        while self._waiting:
+            if (process := self._waiting.popleft()).take(job):
+                return process
+            process.end()
+        process = self._started()
+        process.take(job)
+        return process
+
+    @staticmethod
+    def _end(processes: deque[_Worker]) -> None:
+        while processes:
+            processes.popleft().end()
+
+    def _started(self) -> _Worker:
+        self._count += 1
+        with _without_main(), server_environment():
+            return _Worker(self._context, self._folder, self._count)
+
+
+class _Worker:
+    """Hold a process that waits for a job, does it and answers; it has a folder of its own, and a file for prints."""
+
+    def __init__(self, context: ForkServerContext, folder: Path, number: int) -> None:
+        self._scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=folder))
+        self._output = folder / f"output-{number}.txt"
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=worker.main, args=(theirs, str(self._output)), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def take(self, job: Json) -> bool:
+        """Send a job; False where the process has died while it waited."""
+        try:
+            self._connection.send_bytes(json.dumps(job | {"scratch": str(self._scratch)}).encode())
+        except OSError:
+            return False
+        return True
+
+    def end(self) -> None:
+        """End the process, whatever it does, and clear up after it."""
+        self._connection.close()
+        if self._process.exitcode is None:
+            self._process.kill()
+        self._process.join()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._output.unlink(missing_ok=True)
+
+    def answer(self, seconds: float) -> Json:
+        """Return what a worker answers within so many seconds, or what became of it."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if receiving.poll(min(POLL_SECONDS, max(0.0, deadline - time.monotonic()))):
+            if self._connection.poll(min(POLL_SECONDS, max(0.0, deadline - time.monotonic()))):
                 try:
-                    answer: Json = json.loads(receiving.recv_bytes())
+                    answer: Json = json.loads(self._connection.recv_bytes())
                     return answer
                 except (EOFError, OSError):
-                    return self._died(process, output)
-            if output.exists() and output.stat().st_size > OUTPUT_LIMIT:
+                    return self._died()
+            if self._output.exists() and self._output.stat().st_size > OUTPUT_LIMIT:
                 return {"status": "failed", "reason": f"printed more than {OUTPUT_LIMIT >> 20} MiB"}
         return {"status": "timeout", "reason": f"ran longer than the limit of {seconds:g} s"}
 
-    def _died(self, process: Any, output: Path) -> Json:
-        process.join()
-        tail = _tail(output)
-        if process.exitcode == -signal.SIGKILL:
+    def _died(self) -> Json:
+        self._process.join()
+        tail, code = _tail(self._output), self._process.exitcode
+        if code == -signal.SIGKILL:
             return {"status": "out_of_memory", "reason": "killed by the system, as it does when memory runs out"}
         if "bad_alloc" in tail or "MemoryError" in tail or "memory allocation failed" in tail.lower():
             return {"status": "out_of_memory", "reason": tail}
-        if process.exitcode is not None and process.exitcode < 0:
-            name = signal.Signals(-process.exitcode).name
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
             return {"status": "failed", "reason": f"the worker died of {name}" + (f": {tail}" if tail else "")}
-        return {"status": "failed", "reason": f"the worker ended without an answer (exit status {process.exitcode})"}
+        return {"status": "failed", "reason": f"the worker ended without an answer (exit status {code})"}
 
 
 def _phases(answer: Json) -> dict[str, float]:

@@ -22,7 +22,7 @@ REQUESTS = ["float32", "pca", "sign"]
 CELLS = 3 + 2 * len(REQUESTS) + 2  # references, cells, the curve of reference
 # Of when and how fast, not of what.
 CIRCUMSTANCES = {"query_ms", "reference_ms", "speedup", "batch", "repeat_ratio", "seconds", "peak_bytes", "time",
-                 "load", "truth_seconds", "wall_seconds", "spent_seconds", "notes"}  # fmt: skip
+                 "load", "truth_seconds", "factor_seconds", "wall_seconds", "spent_seconds", "notes"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

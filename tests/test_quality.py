@@ -1,5 +1,6 @@
 """Recall with ties, and relevance metrics: equal to slow loops, closed forms and simulation."""
 
+import ir_measures
 import numpy as np
 import pytest
 
@@ -135,6 +136,29 @@ def test_truth_is_computed_once_and_a_torn_cache_is_made_again(tmp_path):
     assert (truth_of(queries, items, "ip", cache=tmp_path).ids == first.ids).all()
     truth_of(queries, items, "l2", cache=tmp_path)
     assert len(list((tmp_path / "truth").glob("*.npz"))) == 2
+
+
+def test_relevance_equals_ir_measures():
+    rng = np.random.default_rng(7)
+    items, n = np.eye(200, dtype="f4"), 200
+    grades = {f"q{row}": {f"d{i}": int(rng.integers(-1, 4)) for i in rng.choice(n, 9, replace=False)}
+              for row in range(40)}  # fmt: skip
+    dataset = Dataset(
+        name="toy", metric="ip", items=items, fit=items, queries=items[:40], validation=items[40:50],
+        item_ids=[f"d{i}" for i in range(n)], query_ids=list(grades), qrels=grades,
+    )  # fmt: skip
+    ids = np.array([rng.permutation(n)[:100] for _ in grades])
+    ids[-1] = [(i + 100) % n for i in range(100)]
+    ids[5, 40:] = -1
+    run = {query: {f"d{i}": -float(at) for at, i in enumerate(answers) if i >= 0}
+           for query, answers in zip(grades, ids, strict=True)}  # fmt: skip
+    wanted = {"nDCG@10": ir_measures.nDCG @ 10, "MRR@10": ir_measures.RR @ 10, "Recall@100": ir_measures.R @ 100}
+    found = Relevance(dataset).per_query(ids)
+    assert found.keys() == wanted.keys()
+    for name, measure in wanted.items():
+        told = {value.query_id: value.value for value in ir_measures.iter_calc([measure], grades, run)}
+        assert found[name] == pytest.approx([told[query] for query in grades], abs=1e-12)
+    assert 0 < np.count_nonzero(found["MRR@10"]) < len(grades)
 
 
 def test_relevance_equals_the_closed_form():

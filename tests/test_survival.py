@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from packbench import registry, runner
 from packbench.dataset import from_vectors
 from packbench.folders import run_folder
 from packbench.store import Store
+from packbench.workers import Workers
 
 PLUGIN = str(Path(__file__).parent / "plugins" / "casualties.py")
 EXPECTED = {
@@ -48,8 +50,8 @@ runner.run(from_vectors(items, name="planted", held_out=30), {methods!r}, sys.ar
 """
 # What may differ between two measurements of one cell: what a clock or the memory of a process says.
 MEASURED_ANEW = {
-    "time", "load", "wall_seconds", "spent_seconds", "truth_seconds", "seconds", "peak_bytes", "query_ms",
-    "reference_ms", "speedup", "batch", "repeat_ratio", "notes",
+    "time", "load", "wall_seconds", "spent_seconds", "truth_seconds", "factor_seconds", "seconds",
+    "peak_bytes", "query_ms", "reference_ms", "speedup", "batch", "repeat_ratio", "notes",
 }  # fmt: skip
 
 
@@ -191,3 +193,20 @@ def _until_looping(process):
         time.sleep(0.1)
     process.kill()
     raise AssertionError("no worker came to loop")
+
+
+def test_workers_that_die_while_they_wait_cost_nothing(tmp_path):
+    workers = Workers(tmp_path, seconds=60, memory_bytes=1 << 30, ahead=2)
+    assert workers.run("ping", {}) == {"ok": {}}
+    server = psutil.Process(forkserver._forkserver._forkserver_pid)
+    waiting = {child for child in server.children() if child.status() != psutil.STATUS_ZOMBIE}
+    assert len(waiting) >= 2
+    for child in waiting:
+        child.kill()
+    psutil.wait_procs(waiting, timeout=10)
+    assert workers.run("ping", {}) == {"ok": {}}
+    assert workers.run("ping", {"timed": True}) == {"ok": {}}
+    workers.close()
+    psutil.wait_procs(server.children(), timeout=10)
+    assert not server.children()
+    assert not list(tmp_path.iterdir())
