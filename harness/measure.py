@@ -358,10 +358,10 @@ class Bench:
         """
         same = np.array_equal(shallow[0], deep[0][:, : shallow[0].shape[1]])
         row: Row = {"recall": {}, "ties": {}, "per_query": {}}
-        judged = self._judge.recalls(deep[0], CUTOFFS, deep[1])
+        recalls = self._judge.recalls(deep[0], CUTOFFS, deep[1])
         if not same:
-            judged |= self._judge.recalls(shallow[0], [k for k in CUTOFFS if k <= SHALLOW], shallow[1])
-        for k, of in judged.items():
+            recalls |= self._judge.recalls(shallow[0], [k for k in CUTOFFS if k <= SHALLOW], shallow[1])
+        for k, of in recalls.items():
             row["recall"][f"recall@{k}"] = float(of.per_query.mean())
             row["ties"][f"recall@{k}"] = [float(bound.mean()) for bound in (of.worst, of.expected, of.best)]
             row["per_query"][f"recall@{k}"] = of.right.tolist()

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from packbench.errors import BadInput
-from packbench.items import Array
-from packbench.method import Sample, rows_of
+from packbench.items import Array, blocks
+from packbench.method import Hits, Sample, rows_of
 from packbench.methods.binary.hamming import pack_signs, sign_agreements
+from packbench.methods.binary.planes import bit_planes, estimates
 from packbench.methods.binary.rabitq import RaBitQ
 from packbench.methods.binary.signs import sign_sums
 from packbench.shards import cut, open_shards
@@ -73,6 +74,36 @@ def test_agreements_are_bits_less_twice_the_hamming_distance(d: int) -> None:
         assert np.array_equal(sign_agreements(pack_signs(rows), queries), signs_of(queries) @ signs_of(rows).T)
 
 
+@pytest.mark.parametrize("d", [*WIDTHS, 256, 768, 1024, 2056, 5000])
+@pytest.mark.parametrize("bits", [1, 5, 8])
+def test_estimates_are_made_of_the_ones_and_the_sum_of_levels(d: int, bits: int) -> None:
+    rng = np.random.default_rng(d)
+    levels = np.tile(rng.integers(0, 2**bits, d), (3, 1))
+    planes = bit_planes(levels, bits)
+    terms = np.array([[1, 0, 0, 0, 0, np.inf], [0, 1, 0, 0, 0, np.inf], [0.5, -0.25, 3, -2, 7, 1]])
+    for n in [*COUNTS, 130]:
+        rows, factors = normal(n, d) > 0, normal(n, 2, seed=1)
+        codes = np.concatenate([pack_signs(rows), factors.view(np.uint8)], axis=1)
+        found = estimates(codes, planes, terms)
+        offset, multiplier = factors.astype(np.float64).T
+        ones, sums = rows.sum(axis=1), rows @ levels[0]
+        score = np.minimum((0.5 * ones - 0.25 * sums + 3) * multiplier - 2 * offset + 7, 1)
+        assert np.array_equal(found, np.stack([ones * multiplier, sums * multiplier, score]).astype(np.float32))
+
+
+@pytest.mark.parametrize("d", [100, 384])
+def test_an_estimate_does_not_depend_on_where_its_row_lies(d: int) -> None:
+    codes = np.concatenate([pack_signs(normal(777, d)), normal(777, 2).view(np.uint8)], axis=1)
+    planes = bit_planes(np.random.default_rng(1).integers(0, 256, (2, d)), 8)
+    terms = np.random.default_rng(2).standard_normal((2, 6))
+    whole = estimates(codes, planes, terms)
+    for part in (slice(3, 776), slice(700, 701), slice(100, 140), slice(1, None, 2)):
+        assert np.array_equal(estimates(codes[part], planes, terms), whole[:, part])
+    wide = np.concatenate([codes, codes, codes], axis=1)[:, codes.shape[1] : 2 * codes.shape[1]]
+    assert np.array_equal(estimates(wide, planes, terms), whole)  # rows with other bytes between them
+    assert np.array_equal(estimates(np.asfortranarray(codes), planes, terms), whole)
+
+
 def test_weights_of_another_width_are_refused() -> None:
     with pytest.raises(BadInput, match="17 weights do not match 2 bytes"):
         sign_sums(np.zeros((3, 2), np.uint8), np.zeros((1, 17), np.float32))
@@ -94,13 +125,16 @@ def test_searchers_keep_no_copy_of_the_codes(spec: str) -> None:
     assert most < 0.9 * size
 
 
+@pytest.mark.parametrize("together", [1, 7])
 @pytest.mark.parametrize("bits", [1, 3])
 @pytest.mark.parametrize("metric", ["ip", "l2", "cosine"])
-def test_rabitq_scores_are_faiss_estimates(bits: int, metric: str) -> None:
+def test_rabitq_scores_are_faiss_estimates(bits: int, metric: str, together: int) -> None:
     items, queries = normal(400, 52) + 1, normal(7, 52, seed=1)
     method = RaBitQ(bits)
     shared = method.fit(Sample(items, metric=metric))
-    hits = method.open(method.encode(items, shared), shared, metric).search(queries, 20)
+    searcher = method.open(method.encode(items, shared), shared, metric)
+    found = [searcher.search(queries[part], 20) for part in blocks(7, together)]
+    hits = Hits(np.concatenate([hit.ids for hit in found]), np.concatenate([hit.scores for hit in found]))
     index = faiss.IndexRaBitQ(52, faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT, bits)
     faiss.copy_array_to_vector(shared["centre"], index.center)
     index.is_trained, index.qb = True, 8
@@ -118,15 +152,18 @@ def test_rabitq_scores_are_faiss_estimates(bits: int, metric: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["rabitq()", "rabitq(bits=3)", "sign()", "sign(scorer='asymmetric')", "sign_scale()"])
-def test_equal_items_rank_by_id_and_alike_in_any_number_of_shards(spec: str) -> None:
+@pytest.mark.parametrize("together", [1, 9])
+def test_equal_items_rank_by_id_and_alike_in_any_number_of_shards(spec: str, together: int) -> None:
     few = normal(60, 40)
-    items, queries = np.tile(few, (10, 1)), normal(9, 40, seed=1)  # ten times each
+    items, queries = np.tile(few, (10, 1)), normal(together, 40, seed=1)  # ten times each
     method = parse(spec)
     shared = method.fit(Sample(items))
     codes = method.encode(items, shared)
     whole = method.open(codes, shared, "ip").search(queries, 50)
     groups = (
-        whole.ids[:, :50].reshape(9, 5, 10) if "sign()" not in spec else np.sort(whole.ids)[:, :0].reshape(9, 0, 10)
+        whole.ids[:, :50].reshape(together, 5, 10)
+        if "sign()" not in spec
+        else np.sort(whole.ids)[:, :0].reshape(together, 0, 10)
     )
     assert (np.diff(groups, axis=2) == 60).all()
     for shards in (2, 7):
@@ -135,4 +172,4 @@ def test_equal_items_rank_by_id_and_alike_in_any_number_of_shards(spec: str) -> 
         assert np.array_equal(parts.scores, whole.scores)
     assert len(cut(len(items), 7)) == 7
     one = method.open(rows_of(codes, slice(0, 1)), shared, "ip").search(queries, 3)
-    assert one.ids.tolist() == [[0, -1, -1]] * 9
+    assert one.ids.tolist() == [[0, -1, -1]] * together

@@ -247,6 +247,23 @@ def test_packed_codes_are_read_back(m, bits):
     assert np.array_equal(adc.decode(codes, codebook), indices)
 
 
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+@pytest.mark.parametrize("dsub", [*range(1, 10), 12, 16, 33])
+@pytest.mark.parametrize(("n_queries", "m", "bits"), [(1, 7, 8), (3, 2, 1), (17, 5, 4)])
+def test_look_up_tables_are_products_and_distances(metric, dsub, n_queries, m, bits):
+    rng = np.random.default_rng([n_queries, dsub])
+    codebook, queries = (
+        rng.standard_normal(shape, dtype=np.float32) for shape in ((m, 1 << bits, dsub), (n_queries, m * dsub))
+    )
+    codebook.flags.writeable = queries.flags.writeable = False  # as they are in a file
+    blocked, words = queries.astype(float).reshape(n_queries, m, 1, dsub), codebook.astype(float)[None]
+    wanted = -np.square(blocked - words).sum(axis=3) if metric == "l2" else (blocked * words).sum(axis=3)
+    tables = adc.product_tables(queries, codebook, metric)
+    assert tables.dtype == np.float32
+    assert tables.flags.c_contiguous
+    assert np.allclose(tables, wanted, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("m", [4, 5])
 def test_pq_few_distinct_blocks_are_coded_without_error(m):
     rng = np.random.default_rng(0)

@@ -1,5 +1,7 @@
 """Inverted lists: with all lists they answer as the code inside, with some as faiss does, and ids are on the scales."""
 
+import gc
+import tracemalloc
 from typing import ClassVar
 
 import faiss
@@ -11,6 +13,7 @@ from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import score_of, search_exact
 from packbench.method import Sample
+from packbench.methods.composite import ivf
 from packbench.methods.composite.ivf import IVF
 from packbench.methods.projection.linear import unit
 from packbench.methods.scalar.float32 import Float32
@@ -56,6 +59,28 @@ def test_with_all_lists_it_answers_as_the_code_alone(code, metric):
     # Sums are rounded by the shape of a matrix product, and faiss does not give equal scores to the lower id.
     same = [len(set(a) & set(b)) / 20 for a, b in zip(here.ids, alone.ids, strict=True)]
     assert np.mean(same) > 0.99
+
+
+@pytest.mark.parametrize("code", ["pq(m=8)", "pca(dim=16) | int8()"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_short_lists_searched_as_one_answer_as_one_after_the_other(code, metric, monkeypatch):
+    items, queries = clustered(500, seed=1), clustered(40, seed=2)
+    searcher = opened(IVF(parse(code), nlist=20, nprobe=3), items, metric)[0]
+    joined = searcher.search(queries, 100)
+    monkeypatch.setattr(ivf, "JOINED", 0)
+    apart = searcher.search(queries, 100)
+    assert (joined.ids < 0).any()
+    assert np.allclose(joined.scores, apart.scores, rtol=1e-4, atol=1e-4)
+    same = [len(set(a) & set(b)) / len(set(a)) for a, b in zip(joined.ids, apart.ids, strict=True)]
+    assert np.mean(same) > 0.99
+
+
+@pytest.mark.parametrize("joined", [ivf.JOINED, 0])
+def test_equal_scores_of_several_lists_go_to_the_lower_id(joined, monkeypatch):
+    monkeypatch.setattr(ivf, "JOINED", joined)
+    code, items, queries = parse("pq(m=2, bits=1)"), clustered(500, seed=1), clustered(40, seed=2)
+    here = opened(IVF(code, nlist=9, nprobe=9), items, "ip")[0].search(queries, 50).ids
+    assert np.array_equal(here, opened(code, items, "ip")[0].search(queries, 50).ids)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -129,14 +154,30 @@ def test_empty_lists_are_passed_over():
         assert (found[:, n:] == -1).all()
 
 
-def test_what_search_holds_was_weighed():
+def test_ids_are_on_the_scales():
     method = IVF(Int8(), nlist=16, nprobe=2)
-    searcher, codes, shared = opened(method, clustered(500, seed=1), "ip")
+    _, codes, shared = opened(method, clustered(500, seed=1), "ip")
     ledger = artefact.weigh(codes, shared, 500)
     assert (ledger.payload, ledger.shared, ledger.cold) == method.planned_bytes(32)
     assert ledger.payload == 32 + 4
-    held = sum(array.nbytes for array in (*searcher._codes.values(), searcher._ids))
-    assert held == ledger.payload * 500
+
+
+# Lists that stay open as views and as copies, and lists that are opened when they are searched.
+@pytest.mark.parametrize(("code", "n"), [("int8()", 5000), ("pq(m=32)", 20000), ("pq(m=8)", 5000)])
+def test_what_search_holds_was_weighed(code, n):
+    method, items = IVF(parse(code), nlist=16, nprobe=2), clustered(n, seed=1)
+    _, codes, shared = opened(method, items, "ip")
+    weighed = sum(array.nbytes for array in codes.values())
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        searcher = method.open(codes, shared, "ip")
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.9 * weighed < held < 1.2 * weighed
+    assert (searcher.search(items[:5], 3).ids[:, 0] >= 0).all()
 
 
 def test_what_keeps_no_row_per_item_in_memory_is_refused():

@@ -155,15 +155,16 @@ def test_bad_rows_are_refused_before_they_are_learnt_from(method):
 # Steps
 
 
-@pytest.mark.parametrize(("m", "bits"), [(1, 3), (3, 6), (2, 10)])
+@pytest.mark.parametrize(("m", "bits", "width"), [(1, 3, 6), (3, 6, 2), (2, 10, 8), (1, 5, 11), (2, 9, 13), (1, 4, 40)])
 @pytest.mark.parametrize("kind", ["correlated", "far away"])
-def test_a_step_names_nearest_centroids_and_moves_them_to_the_means(m, bits, kind):
-    rows = rows_of(kind, 1003, 6 * m)
-    codebook = rows[: 1 << bits].reshape(-1, m, 6).transpose(1, 0, 2).copy()
-    codebook = np.resize(codebook, (m, 1 << bits, 6)) + np.float32(0.01)
+def test_a_step_names_nearest_centroids_and_moves_them_to_the_means(m, bits, width, kind):
+    rows = rows_of(kind, 1003, width * m)
+    codebook = rows[: 1 << bits].reshape(-1, m, width).transpose(1, 0, 2).copy()
+    codebook = np.resize(codebook, (m, 1 << bits, width)) + np.float32(0.01)
     indices, moved = step(rows, codebook)
     for block in range(m):
-        part, centroids = rows[:, 6 * block : 6 * block + 6].astype(np.float64), codebook[block].astype(np.float64)
+        part = rows[:, width * block : width * (block + 1)].astype(np.float64)
+        centroids = codebook[block].astype(np.float64)
         squares = np.square(part[:, None] - centroids).sum(axis=2)
         assert (squares[np.arange(1003), indices[:, block]] <= squares.min(axis=1) * (1 + 1e-3) + 1e-3).all()
         assert np.mean(squares.argmin(axis=1) == indices[:, block]) > 0.98

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import faiss
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -21,6 +20,7 @@ from packbench.errors import BadInput
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Hits, Searcher
 from packbench.methods.binary.signs import block_rows, plain
+from packbench.methods.codebook.scan import TableSearcher, packed_starts
 from packbench.topk import TopK
 
 SCORERS = ("symmetric", "asymmetric")
@@ -81,47 +81,25 @@ class HammingSearcher:
         return kept.hits()
 
 
-class AsymmetricSearcher:
-    """Rank by the sum of q_j * (2 b_j - 1), the query in real coordinates.
+class AsymmetricSearcher(TableSearcher):
+    """Rank by the sum of q_j * (2 b_j - 1), the query in real coordinates; equal scores go to the lower id.
 
-    faiss FastScan scans the bits, four to a look-up, with look-up tables rounded to 8 bits; its best k + k / 4 + 16
-    are scored again with the float query on the same bits. So scores are never rounded, and ids are those of an exact
-    scan unless one coordinate of the query dwarfs the rest (100 times as large: 1 in 50 of the best ten differs).
-    Equal scores go to the lower id.
+    Four bits are one look-up among the sixteen sums that their signs can give.
     """
 
-    kernel = "faiss FastScan 4 x 1 bit"
+    kernel = "numba look-up, 4 x 1 bit"
 
     def __init__(self, codes: Array, map_queries: QueryMap) -> None:
-        self._n, self._width, self._map = len(codes), codes.shape[1], map_queries
-        self._index: Any = _fast_scan(codes) if len(codes) else None
+        width = codes.shape[1]
+        corners = unpack_signs(np.arange(16, dtype=np.uint8)[:, None], 4).T
 
-    def search(self, queries: Items, k: int) -> Hits:
-        q = _mapped(queries, self._map, self._width)
-        ids = np.full((len(q), k), -1, np.int64)
-        scores = np.full((len(q), k), -np.inf, np.float32)
-        shortlist, width = min(self._n, k + k // 4 + 16), min(self._n, k)
-        if width == 0 or len(q) == 0:
-            return Hits(ids, scores)
-        # The bits past the last coordinate meet zeros.
-        q = np.pad(q, ((0, 0), (0, 8 * self._width - q.shape[1])))
-        for part in blocks(len(q), max(1, (4 << 20) // (4 * shortlist * self._width))):
-            ids[part, :width], scores[part, :width] = self._best(q[part], shortlist, width)
-        return Hits(ids, scores)
+        def tables(queries: Array) -> Array:
+            q = _mapped(queries, map_queries, width)
+            # The bits past the last coordinate meet zeros.
+            fours = np.pad(q, ((0, 0), (0, 8 * width - q.shape[1]))).reshape(len(q), 2 * width, 4)
+            return np.asarray(fours @ corners)
 
-    def _best(self, q: Array, shortlist: int, width: int) -> tuple[Array, Array]:
-        if shortlist == self._n:
-            found = np.tile(np.arange(self._n), (len(q), 1))
-        else:
-            largest = np.abs(q).max(axis=1, keepdims=True)
-            found = self._index.search(q / np.where(largest > 0, largest, 1), shortlist)[1]
-            # A query of zeros finds nothing in faiss; here all items are equally far from it.
-            found = np.sort(np.where(largest > 0, found, np.arange(shortlist)), axis=1)
-        signs = self._index.reconstruct_batch(np.maximum(found, 0).ravel()).reshape(*found.shape, -1)
-        # einsum adds up every row in the same order, so that equal codes get equal scores; a matrix product may not.
-        scores = np.where(found >= 0, np.einsum("qsd,qd->qs", signs, q), np.float32(-np.inf))
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :width]
-        return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        super().__init__(codes, packed_starts(2 * width, 4), tables)
 
 
 def _mapped(queries: Items, map_queries: QueryMap, width: int) -> Array:
@@ -130,17 +108,6 @@ def _mapped(queries: Items, map_queries: QueryMap, width: int) -> Array:
     if code_bytes(q.shape[1]) != width:
         raise BadInput(f"queries: {q.shape[1]} coordinates do not match the {8 * width} bits stored for each item")
     return q
-
-
-def _fast_scan(codes: Array) -> Any:
-    """Return a faiss index over packed bits: a product quantiser whose codewords are the sixteen corners of ±1^4."""
-    n, width = codes.shape
-    plain: Any = faiss.IndexPQ(8 * width, 2 * width, 4, faiss.METRIC_INNER_PRODUCT)
-    corners = unpack_signs(np.arange(16, dtype=np.uint8)[:, None], 4)
-    faiss.copy_array_to_vector(np.tile(corners.ravel(), 2 * width), plain.pq.centroids)
-    faiss.copy_array_to_vector(np.ascontiguousarray(codes).ravel(), plain.codes)
-    plain.ntotal, plain.is_trained = n, True
-    return faiss.IndexPQFastScan(plain)
 
 
 def sign_agreements(packed: Array, values: Array) -> Array:

@@ -16,6 +16,7 @@ from packbench.items import Array, Items, as_vectors, blocks, width
 from packbench.method import Arrays, Hits, Method, Metric, Sample, Searcher
 from packbench.methods.binary.hamming import code_bytes
 from packbench.methods.binary.linear import mean_of, project, random_rotation, unit_if
+from packbench.methods.binary.planes import bit_planes, estimates
 from packbench.methods.binary.signs import SignSums, block_rows
 from packbench.registry import register
 from packbench.topk import TopK
@@ -110,7 +111,8 @@ class RaBitQSearcher:
 
     def __init__(self, codes: Array, shared: Arrays, metric: Metric, bits: int, query_bits: int) -> None:
         self._codes, self._shared, self._metric, self._bits, self._query_bits = codes, shared, metric, bits, query_bits
-        self.kernel = "numba sums over signs" + (f", query at {query_bits} bits" if bits == 1 else "")
+        planes = f"numba popcounts of query at {query_bits} bits, sums over signs for batches"
+        self.kernel = planes if bits == 1 else "numba sums over signs"
 
     def search(self, queries: Items, k: int) -> Hits:
         q = unit_if(_is_cosine(self._metric), as_vectors(queries, "queries")) @ self._shared["rotation"]
@@ -123,19 +125,28 @@ class RaBitQSearcher:
     def _by_signs(self, q: Array, left: Array) -> Score:
         """Score by o = |x - c|² (less |x|² under ip) and m, which makes <q - c, signs> m / √d unbiased."""
         d, l2 = left.shape[1], self._metric == "l2"
-        size = code_bytes(d)
-        sums = SignSums(_rounded(left, self._query_bits) / np.sqrt(d))
+        levels, step, least = _rounded(left, self._query_bits)
         # What all scores of a query have in common.
         centre = self._shared["centre"]
-        common = (-np.square(left).sum(axis=1) if l2 else q @ centre - centre @ centre / 2)[:, None]
+        common = -np.square(left).sum(axis=1) if l2 else q @ centre - centre @ centre / 2
+        times, less, most = (2 / np.sqrt(d), 1, 0) if l2 else (1 / np.sqrt(d), 0.5, np.inf)
+        if len(q) == 1:
+            planes = bit_planes(levels, self._query_bits)
+            # A sum of signs is twice that of the ones, less all.
+            sums = 2 * least, 2 * step, -(d * least + step * levels.sum(axis=1))
+            terms = np.stack([*(times * term for term in sums), *np.broadcast_arrays(-less, common, most)], axis=1)
+            return lambda codes: estimates(codes, planes, terms)
+        # Queries that come together share what it costs to turn rows into columns.
+        signs = SignSums((least[:, None] + step[:, None] * levels) * times)
+        size = code_bytes(d)
 
         def score(codes: Array) -> Array:
             offset, multiplier = _factors(codes[:, size:])
-            scores = sums(codes[:, :size])
-            scores *= (2 if l2 else 1) * multiplier
-            scores -= offset if l2 else offset / 2
-            scores += common
-            return np.minimum(scores, 0, out=scores) if l2 else scores
+            scores = signs(codes[:, :size])
+            scores *= multiplier
+            scores -= less * offset
+            scores += common[:, None]
+            return np.minimum(scores, most, out=scores) if l2 else scores
 
         return score
 
@@ -167,12 +178,12 @@ def _factors(columns: Array) -> tuple[Array, Array]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def _rounded(vectors: Array, bits: int) -> Array:
-    """Return vectors whose coordinates are rounded to 2^bits values between the least and the largest of them."""
+def _rounded(vectors: Array, bits: int) -> tuple[Array, Array, Array]:
+    """Round coordinates to 2^bits values between the least and the largest of each vector: levels, step and least."""
     least = vectors.min(axis=1, keepdims=True)
     step = (vectors.max(axis=1, keepdims=True) - least) / (2**bits - 1)
     step = np.where(step > 0, step, 1)
-    return np.asarray(least + step * np.rint((vectors - least) / step), np.float32)
+    return np.rint((vectors - least) / step), step[:, 0].astype(np.float64), least[:, 0].astype(np.float64)
 
 
 def _is_cosine(metric: Metric) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from numba import njit
 
 from packbench.errors import BadInput
 from packbench.exact import score_of
@@ -21,6 +22,7 @@ TABLE_BYTES = 16 << 20  # look-up tables of a batch stay in the last-level cache
 FEW = 4  # queries
 MOST_TIED = 1024  # items behind the k-th that are asked for where their scores are equal
 WIDTHS = (2, 4, 8, 16)  # of sub-vectors, for which faiss has fast kernels
+NARROW = 4  # coordinates of a sub-vector: matrix products of so few are slow
 
 
 @contextmanager
@@ -194,9 +196,70 @@ def product_tables(queries: Array, codebook: Array, metric: Metric) -> Array:
 
     Queries are (n_queries, m * dsub).
     """
-    blocked = np.ascontiguousarray(queries, np.float32).reshape(len(queries), len(codebook), -1)
-    products = np.matmul(blocked.transpose(1, 0, 2), codebook.transpose(0, 2, 1)).transpose(1, 0, 2)
-    if metric != "l2":
-        return np.asarray(products)
-    lengths = np.einsum("qmj,qmj->qm", blocked, blocked)[:, :, None]
-    return np.asarray(2 * products - np.einsum("mkj,mkj->mk", codebook, codebook) - lengths)
+    queries, codebook = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(codebook, np.float32)
+    m, ksub, dsub = codebook.shape
+    tables = np.empty((len(queries), m, ksub), np.float32)
+    if dsub <= NARROW:
+        _narrow_tables(queries, codebook, metric == "l2", tables)
+        return tables
+    blocked = queries.reshape(len(queries), m, dsub)
+    np.matmul(blocked.transpose(1, 0, 2), codebook.transpose(0, 2, 1), out=tables.transpose(1, 0, 2))
+    if metric == "l2":
+        _to_distances(blocked, codebook, tables)
+    return tables
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _narrow_tables(queries, codebook, distances, tables):  # type: ignore[no-untyped-def]
+    """Write products or negated squared distances (q, m, ksub) of up to four coordinates, side by side over words."""
+    m, _, dsub = codebook.shape
+    for block in range(m):
+        words = codebook[block].ravel()
+        for row in range(len(queries)):
+            query, line = queries[row, block * dsub : (block + 1) * dsub], tables[row, block]
+            # Only of a width that is known when this is compiled are words turned in registers.
+            if dsub == 1:
+                _add_up(query, words, 1, distances, line)
+            elif dsub == 2:
+                _add_up(query, words, 2, distances, line)
+            elif dsub == 3:
+                _add_up(query, words, 3, distances, line)
+            else:
+                _add_up(query, words, NARROW, distances, line)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _add_up(query, words, dsub, distances, line):  # type: ignore[no-untyped-def]
+    if distances:
+        for k in range(len(line)):
+            total = np.float32(0)
+            for j in range(dsub):
+                total -= (query[j] - words[k * dsub + j]) * (query[j] - words[k * dsub + j])
+            line[k] = total
+    else:
+        for k in range(len(line)):
+            total = np.float32(0)
+            for j in range(dsub):
+                total += query[j] * words[k * dsub + j]
+            line[k] = total
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def _to_distances(queries, codebook, tables):  # type: ignore[no-untyped-def]
+    """Turn products (q, m, ksub) of queries (q, m, dsub) into negated squared distances."""
+    m, ksub, dsub = codebook.shape
+    norms = np.empty(ksub, np.float32)
+    for block in range(m):
+        for k in range(ksub):
+            word = codebook[block, k]
+            total = np.float32(0)
+            for j in range(dsub):
+                total += word[j] * word[j]
+            norms[k] = total
+        for row in range(len(queries)):
+            query, line = queries[row, block], tables[row, block]
+            length = np.float32(0)
+            for j in range(dsub):
+                length += query[j] * query[j]
+            for k in range(ksub):
+                line[k] = np.float32(2) * line[k] - norms[k] - length

@@ -22,7 +22,7 @@ from packbench.methods.codebook.adc import (
 from packbench.methods.codebook.additive import additive_tables, without_repeats
 from packbench.methods.codebook.kmeans import few_values, step, train
 from packbench.methods.codebook.pq import check_sizes
-from packbench.methods.codebook.scan import TableSearcher, packed_starts, packed_tables
+from packbench.methods.codebook.scan import TableSearcher, packed_starts, packed_tables, whole_starts, whole_tables
 from packbench.registry import register
 
 ROWS_PER_CENTROID = 64  # of the fit sample; a larger one is thinned, for time
@@ -165,17 +165,18 @@ class RQ(Codec):
 
     def _opened(self, codes: Array, shared: Arrays, metric: Metric) -> Searcher:
         """Return a searcher by tables of words and, under l2, of the byte that tells the length."""
-        starts = packed_starts(self.m, self.bits)
         codebook = shared["codebook"]
         if metric != "l2":
+            starts = packed_starts(self.m, self.bits)
             return TableSearcher(codes, starts, lambda q: packed_tables(additive_tables(q, codebook), self.bits))
 
         def tables(queries: Array) -> Array:
-            words = 2 * packed_tables(additive_tables(queries, codebook), self.bits)
+            words = 2 * whole_tables(additive_tables(queries, codebook), self.bits)
             lengths = np.einsum("ij,ij->i", queries, queries)[:, None] + shared["norms"]
             return np.concatenate([words, -lengths[:, None]], axis=1)
 
-        return TableSearcher(codes, np.append(starts, self.m * self.bits), tables)
+        starts = np.append(whole_starts(self.m, self.bits), self.m * self.bits)
+        return TableSearcher(codes, starts, tables)
 
     def _quantiser(self, shared: Arrays) -> Any:
         return self._fill(

@@ -13,13 +13,14 @@ from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import score_of
 from packbench.items import Array, Items, as_vectors, blocks
-from packbench.method import COLD, Arrays, Hits, Method, Metric, Sample, Searcher, nest, rows_of, unnest
+from packbench.method import COLD, Arrays, Hits, Method, Metric, Sample, Searcher, nest, unnest
 from packbench.methods.codebook.adc import blas_distances, check_metric, fit_vectors, item_vectors
 from packbench.methods.codebook.opq import OPQ
 from packbench.registry import register
 
 ID_BYTES = 4
 FOUND_BYTES = 16 << 20  # what the lists of a batch of queries find, before it is merged
+JOINED = 4096  # items in the lists of a query, up to which opening them takes less time than tables for each list
 
 
 @register
@@ -108,10 +109,11 @@ class IVF(Method):
 
 
 class _ListSearcher:
-    """Open the lists that a batch asks for, one after the other, and merge what they find.
+    """Search the lists that a batch asks for, one after the other, and merge what they find.
 
-    Lists are views of codes sorted by list. They are opened anew in every search: an open searcher may hold tables or
-    copies of its own, and one for each list would be memory that nobody weighed.
+    Lists are views of codes sorted by list. Those are open from the start, unless they could outweigh the codes, for a
+    searcher may copy what is shared, and nobody weighed one copy for each list: then lists are opened when searched,
+    and short ones together, query by query.
     """
 
     def __init__(self, method: IVF, part: str, codes: Arrays, shared: Arrays, metric: Metric) -> None:
@@ -124,8 +126,11 @@ class _ListSearcher:
         self._shared = unnest(part, shared)
         self._method, self._metric, self._score = method, metric, score_of(metric)
         self._nprobe = min(method.nprobe, len(occupied))
-        inner = method.code.open(rows_of(self._codes, slice(0, 1)), self._shared, metric)
-        self.kernel = f"{self._nprobe} lists, {getattr(inner, 'kernel', 'unstated')}"
+        self.kernel = f"{self._nprobe} lists, {getattr(self._opened(slice(0, 1)), 'kernel', 'unstated')}"
+        self._lists: list[Searcher] = []
+        if len(occupied) * _weight(self._shared) <= _weight(self._codes):
+            self._lists = [self._opened(self._rows(number)) for number in range(len(occupied))]
+            self._codes = {}
 
     def search(self, queries: Items, k: int) -> Hits:
         q = as_vectors(queries, "queries")
@@ -138,17 +143,42 @@ class _ListSearcher:
     def _best(self, q: Array, k: int) -> tuple[Array, Array]:
         """Return ids and scores (n_queries, k) of the best items of the lists nearest to each query."""
         distances = -self._score(q, self._centroids)
-        probed = np.argpartition(distances, self._nprobe - 1, axis=1)[:, : self._nprobe].ravel()
-        ids = np.full((len(probed), k), -1, np.int64)
-        scores = np.full((len(probed), k), -np.inf, np.float32)
+        nearest = np.argpartition(distances, self._nprobe - 1, axis=1)[:, : self._nprobe]
+        if not self._lists and self._nprobe * len(self._ids) <= JOINED * len(self._centroids):
+            return self._joined(q, nearest, k)
+        probed = nearest.ravel()
+        found = np.empty((len(probed), k), np.int64)
+        scores = np.empty((len(probed), k), np.float32)
         order = np.argsort(probed, kind="stable")
         asked, starts = np.unique(probed[order], return_index=True)
         for number, places in zip(asked.tolist(), np.split(order, starts[1:]), strict=True):
-            rows = slice(self._ends[number], self._ends[number + 1])
-            inner = self._method.code.open(rows_of(self._codes, rows), self._shared, self._metric)
-            found = inner.search(q[places // self._nprobe], k)
-            ids[places] = np.where(found.ids >= 0, self._ids[rows][found.ids].astype(np.int64), -1)
-            scores[places] = found.scores
-        ids, scores = ids.reshape(len(q), -1), scores.reshape(len(q), -1)
+            rows = self._rows(number)
+            searcher = self._lists[number] if self._lists else self._opened(rows)
+            hits = searcher.search(q[places // self._nprobe], k)
+            found[places], scores[places] = np.where(hits.ids >= 0, hits.ids + rows.start, -1), hits.scores
+        ids = np.where(found >= 0, self._ids[found], np.int64(-1)).reshape(len(q), -1)
+        scores = scores.reshape(len(q), -1)
         best = np.lexsort((ids, -scores), axis=1)[:, :k]  # of equal scores the lower id first
         return np.take_along_axis(ids, best, axis=1), np.take_along_axis(scores, best, axis=1)
+
+    def _joined(self, q: Array, nearest: Array, k: int) -> tuple[Array, Array]:
+        """Return ids and scores (n_queries, k) of a search in the lists (n_queries, nprobe) of each query as one."""
+        found = []
+        for row, numbers in enumerate(nearest.tolist()):
+            places = np.concatenate([np.arange(self._ends[number], self._ends[number + 1]) for number in numbers])
+            places = places[np.argsort(self._ids[places])]  # of equal scores the lower id first
+            hits = self._opened(places).search(q[row : row + 1], k)
+            found.append((np.where(hits.ids >= 0, self._ids[places][hits.ids], np.int64(-1)), hits.scores))
+        ids, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return ids, scores
+
+    def _rows(self, number: int) -> slice:
+        return slice(self._ends[number], self._ends[number + 1])
+
+    def _opened(self, rows: slice | Array) -> Searcher:
+        codes = {name: array[rows] for name, array in self._codes.items()}
+        return self._method.code.open(codes, self._shared, self._metric)
+
+
+def _weight(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())

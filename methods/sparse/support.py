@@ -20,14 +20,16 @@ from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import score_of
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Arrays, Hits, Metric, Sample, Searcher
+from packbench.methods.scalar.casts import widened
 from packbench.methods.scalar.lloyd_max import LloydMax
-from packbench.methods.scalar.packing import look_up, pack, packed_bytes, unpack
+from packbench.methods.scalar.packing import look_up, packed_bytes
 from packbench.methods.sparse import scan
 from packbench.topk import TopK
 
 QueryMap = Callable[[Array], Array]  # (n_queries, d) to products with the atoms (n_queries, width) float32
 
 ROWS = 1024
+SCORES = 1 << 17  # which stay in cache
 HALF = float(np.finfo(np.float16).max)
 BATCH = 64  # queries that share one pass: a product with an atom is 64 floats in a row
 
@@ -61,7 +63,7 @@ def pack_index(index: Array, width: int) -> Array:
     layout = _layout(k, width)
     packed = np.zeros((n, packed_index_bytes(k, width)), np.uint8)
     if layout.bits:
-        _pack(np.ascontiguousarray(index, np.uint32), layout.low, layout.high, layout.step, packed)
+        _pack(np.ascontiguousarray(index, np.uint32), *layout.parts, packed)
     return packed
 
 
@@ -72,20 +74,24 @@ def unpack_index(packed: Array, k: int, width: int) -> Array:
         return np.broadcast_to(np.arange(k, dtype=index_dtype(width)), (len(packed), k))
     index = np.empty((len(packed), k), index_dtype(width))
     for part in blocks(len(packed), ROWS):
-        scan.unpack(packed[part], layout.low, layout.high, layout.step, index[part])
+        scan.unpack(packed[part], (k, *layout.parts), index[part])
     return index
 
 
 class _Layout(NamedTuple):
-    """Say where the bits of positions p_0 < p_1 < ... lie: bit (p_j >> low) + j * step of the first `high` bits is set.
+    """Say where the bits of positions p_0 < p_1 < ... lie: first the `low` lowest of each, one after the other.
 
-    The `low` lowest bits of each position follow. high = 0 leaves only them: a list.
+    Of the `high` bits that follow, bit (p_j >> low) + j * step is set. high = 0 leaves a list.
     """
 
     bits: int
     high: int = 0
     low: int = 0
     step: int = 0
+
+    @property
+    def parts(self) -> tuple[int, int, int]:
+        return self.high, self.low, self.step
 
 
 @cache
@@ -111,20 +117,29 @@ def code_values(values: Array, levels: Array) -> tuple[Array, Array]:
     """Return values (n, k) as packed numbers of levels, and float16 scales (n, 1) of least squared error."""
     size = _size(values)
     borders = (levels[1:].astype(np.float64) + levels[:-1]) / 2
-    chosen = np.searchsorted(borders, values / _positive(size)).astype(np.uint8)
+    chosen = np.searchsorted(borders, values / _positive(size)).astype(np.uint32)
     rounded = levels[chosen]
     energy = np.einsum("ij,ij->i", rounded, rounded)[:, None]
     scale = np.maximum(np.einsum("ij,ij->i", rounded, values)[:, None] / _positive(energy), 0)
-    return pack(chosen, _bits(levels)), np.minimum(scale, HALF).astype(np.float16)
+    packed = np.zeros((len(values), packed_bytes(_bits(levels), values.shape[1])), np.uint8)
+    _pack(chosen, *_list(_bits(levels)), packed)
+    return packed, np.minimum(scale, HALF).astype(np.float16)
 
 
 def decode_values(packed: Array, levels: Array, k: int) -> Array:
     """Return the levels (n, k) float32 that were packed, which the item's scale is yet to multiply."""
-    return look_up(unpack(packed, _bits(levels), k), levels)
+    chosen = np.empty((len(packed), k), np.uint8)
+    scan.unpack(packed, (k, *_list(_bits(levels))), chosen)
+    return look_up(chosen, levels)
 
 
 def _bits(levels: Array) -> int:
     return (len(levels) - 1).bit_length()
+
+
+def _list(bits: int) -> tuple[int, int, int]:
+    """Return the layout of numbers of so many bits, one after the other."""
+    return _Layout(0, 0, bits).parts
 
 
 def _size(values: Array) -> Array:
@@ -294,33 +309,31 @@ class SparseSearcher:
 
     def _search(self, q: Array, constants: Array | None, k: int) -> Hits:
         kept, q = TopK(len(q), k), np.ascontiguousarray(q, np.float32)
-        for part in blocks(len(self._index), ROWS):
-            index, values = self.entries(part)
-            kept.add(self._score(self._dots(q, part, index, values), values, constants, part), part.start)
+        asked = q if self._packed is None else scan.arranged(q, self._width)
+        for part in blocks(len(self._index), max(ROWS, SCORES // max(len(q), 1))):
+            dots, squares = self._products(part, asked, len(q))
+            kept.add(self._score(dots, squares, constants, part), part.start)
         return kept.hits()
 
-    def _dots(self, q: Array, part: slice, index: Array | None, values: Array) -> Array:
-        if index is not None:
-            return scan.dots(index, values, q)
-        layout = _layout(values.shape[1], self._width)
-        if layout.bits:
-            return scan.packed_dots(self._index[part], layout.low, layout.high, layout.step, values, q)
-        return np.asarray(q @ values.astype(np.float32).T)  # of all positions
+    def _products(self, part: slice, asked: Array, count: int) -> tuple[Array, Array]:
+        """Return products (count, rows) of queries with items, as yet without scale, and sums of squares (rows,).
 
-    def entries(self, part: slice) -> tuple[Array | None, Array]:
-        """Return positions, none where they are packed, and values (rows, k) of some items, as yet without scale."""
-        index = _plain(self._index[part]) if self._packed is None else None
-        k = self._index.shape[1] if self._packed is None else self._packed
-        if self._values is None:
-            values = np.ones((part.stop - part.start, k), np.int8)
-        elif self._levels is not None:
-            values = decode_values(self._values[part], self._levels, k)
-        else:
-            values = self._values[part]
-            values = values.astype(np.float32) if values.dtype == np.float16 else values  # numba knows no float16
-        return index, _plain(values)
+        The sums are of the values' squares; where they are not needed, they may be left out.
+        """
+        if self._packed is not None:
+            layout = (self._packed, *_layout(self._packed, self._width).parts)
+            squares = self._metric != "ip" and self._norms is None
+            return scan.packed_dots(self._index, layout, self._values, self._levels, asked, count, part, squares)
+        index, values = self.entries(part)
+        return scan.dots(_plain(index), _plain(values), asked), np.einsum("ij,ij->i", values, values)
 
-    def _score(self, dots: Array, values: Array, constants: Array | None, part: slice) -> Array:
+    def entries(self, part: slice) -> tuple[Array, Array]:
+        """Return positions and values (rows, k), as yet without scale, of items whose positions are not packed."""
+        index = self._index[part]
+        values = np.ones(index.shape) if self._values is None else self._values[part]
+        return index, values.astype(np.float32)
+
+    def _score(self, dots: Array, squares: Array, constants: Array | None, part: slice) -> Array:
         # The query's own norm shifts or scales all its scores alike, so it is left out.
         scale = self._scale_of(part)
         if scale is not None:
@@ -332,9 +345,7 @@ class SparseSearcher:
         if self._norms is not None:
             norms = self._norms[part].reshape(-1).astype(np.float32)
         else:
-            norms = np.empty(len(values), np.float32)
-            _lengths(values, norms)
-            norms = norms if scale is None else norms * np.abs(scale)
+            norms = np.sqrt(squares) if scale is None else np.sqrt(squares) * np.abs(scale)
         if self._metric == "l2":
             return np.asarray(2 * dots - norms * norms)
         return np.asarray(dots / np.where(norms > 0, norms, 1))
@@ -343,7 +354,8 @@ class SparseSearcher:
         if self._scale is None:
             return None
         scale = self._scale.reshape(-1)
-        return (scale if len(scale) == 1 else scale[part]).astype(np.float32)
+        scale = scale if len(scale) == 1 else scale[part]
+        return widened(scale) if scale.dtype == np.float16 else scale.astype(np.float32)
 
 
 def _plain(array: Array) -> Array:
@@ -354,15 +366,16 @@ def _plain(array: Array) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def _pack(index, low, high, step, packed):  # type: ignore[no-untyped-def]
+def _pack(index, high, low, step, packed):  # type: ignore[no-untyped-def]
     mask = (np.uint64(1) << np.uint64(low)) - np.uint64(1)
     for row in range(len(index)):
-        for j in range(index.shape[1]):
+        k = index.shape[1]
+        for j in range(k):
             position = np.uint64(index[row, j])
             if high:
-                bit = np.int64(position >> np.uint64(low)) + j * step
+                bit = k * low + np.int64(position >> np.uint64(low)) + j * step
                 packed[row, bit >> 3] |= np.uint8(1 << (bit & 7))
-            bit = high + j * low
+            bit = j * low
             rest = (position & mask) << np.uint64(bit & 7)
             at = bit >> 3
             while rest:
@@ -395,13 +408,3 @@ def _scatter(index, values, rows):  # type: ignore[no-untyped-def]
     for row in range(len(index)):
         for j in range(index.shape[1]):
             rows[row, index[row, j]] += values[row, j]
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _lengths(values, found):  # type: ignore[no-untyped-def]
-    for row in range(len(values)):
-        total = np.float32(0)
-        for j in range(values.shape[1]):
-            value = np.float32(values[row, j])
-            total += value * value
-        found[row] = np.sqrt(total)
