@@ -33,6 +33,8 @@ ENTRIES = 256
 PAIR = 16  # entries of a table, where two indices of four bits are a byte
 LANES = 256  # rows of a tile, looked up side by side
 PAIR_LANES = 128  # of one of pairs: beside it their tables, which are small, stay in the first-level cache
+WIDE_LANES = 512  # of one of bytes whose tables do not stay there: each is read once for more of them
+WIDE_FROM = 64  # bytes of a code
 QUERIES = 16  # that pass over a tile together
 PASSING = 64  # items of a query, or k if that is more, until its floor is raised; at most as many as
 SCORES = 1 << 16  # that are kept until then
@@ -49,7 +51,8 @@ class TableSearcher:
     A window begins at bit `starts[t]` of its code, counted from the lowest of the first byte on; `tables` maps queries
     to (n_queries, windows, 256) float32, and what it holds must not depend on bits past the end of a code. Starts
     (windows, 2) are those of pairs of indices of four bits, each pair a byte, and tables then (n_queries, 2 * windows,
-    16). Codes are kept byte by byte in tiles of 256 items, or 128 of pairs, at most 255 more than there are.
+    16). Codes are kept byte by byte in tiles of 256 items (128 of pairs, 512 where many windows are bytes), the last
+    of which has room for those that there are not.
     """
 
     kernel = "numba look-up, bounds in bytes"
@@ -57,12 +60,13 @@ class TableSearcher:
     def __init__(self, codes: Array, starts: Array, tables: QueryMap) -> None:
         self._n, nbytes = codes.shape
         self._tables = tables
-        lanes = PAIR_LANES if starts.ndim == 2 else LANES
+        self._shape = (starts.size, PAIR if starts.ndim == 2 else ENTRIES)
+        self._places, self._shifts = places_of(starts[:, 0] if starts.ndim == 2 else starts, nbytes)
+        wide = len(self._shifts) >= WIDE_FROM and not self._shifts.any()
+        lanes = PAIR_LANES if starts.ndim == 2 else WIDE_LANES if wide else LANES
         self._tiles = np.zeros((-(-self._n // lanes), nbytes, lanes), np.uint8)
         for tile, part in enumerate(blocks(self._n, lanes)):
             self._tiles[tile, :, : part.stop - part.start] = codes[part].T
-        self._places, self._shifts = places_of(starts[:, 0] if starts.ndim == 2 else starts, nbytes)
-        self._shape = (starts.size, PAIR if starts.ndim == 2 else ENTRIES)
 
     def search(self, queries: Items, k: int) -> Hits:
         q = as_vectors(queries, "queries")
@@ -78,7 +82,7 @@ class TableSearcher:
         _round(tables, rounded, steps, highest)
         most = min(max(k, PASSING), SCORES)
         # The k best so far, then what passes, by ascending id; nothing gets to the last place, which stands for none.
-        ids = np.full((len(tables), k + most + LANES), -1)
+        ids = np.full((len(tables), k + most + self._tiles.shape[2]), -1)
         scores = np.full(ids.shape, -np.inf, np.float32)
         rows, tile = np.arange(len(tables))[:, None], 0
         while k and tile < len(self._tiles):
@@ -326,6 +330,7 @@ def _one_by_one(builder: Any, windows: Any, window: Any, target: Any, lanes: int
 
 _sum_bytes: Any = intrinsic(_emit_sums(LANES))
 _sum_windows: Any = intrinsic(_emit_sums(LANES, shifted=True))
+_sum_wide: Any = intrinsic(_emit_sums(WIDE_LANES))
 _sum_pairs: Any = intrinsic(_emit_sums(PAIR_LANES, paired=True))
 
 
@@ -374,6 +379,8 @@ def _scan(tiles, n, first, places, shifts, tables, rounded, steps, highest, k, m
                 _sum_pairs(tiles, tile, places, shifts, rounded, row, sums)
             elif shifted:
                 _sum_windows(tiles, tile, places, shifts, rounded, row, sums)
+            elif lanes == WIDE_LANES:
+                _sum_wide(tiles, tile, places, shifts, rounded, row, sums)
             else:
                 _sum_bytes(tiles, tile, places, shifts, rounded, row, sums)
             limit, floor, tile_codes, table = limits[row], scores[row, k - 1], tiles[tile], tables[row]

@@ -22,7 +22,7 @@ from scipy.stats import norm
 
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Hits, Metric
-from packbench.methods.codebook.scan import LANES, TableSearcher, places_of
+from packbench.methods.codebook.scan import TableSearcher, places_of
 from packbench.methods.codebook.waterfilling import allocate
 from packbench.methods.scalar.turboquant_mse import gaussian_levels
 from packbench.topk import TopK
@@ -175,14 +175,15 @@ class TrellisSearcher(TableSearcher):
             return super().search(q, k)
         kept = TopK(len(q), k)
         places, shifts = places_of(self._starts, self._tiles.shape[1])
-        for part in blocks(len(self._tiles), DECODED // LANES):
+        lanes = self._tiles.shape[2]
+        for part in blocks(len(self._tiles), DECODED // lanes):
             tiles = self._tiles[part]
-            rows = np.empty((len(self._codebook), LANES * len(tiles)), np.float32)
+            rows = np.empty((len(self._codebook), lanes * len(tiles)), np.float32)
             _decode(tiles, places, shifts, self._codebook, rows)
             scores = q @ rows
             if self._l2:
                 scores -= np.einsum("ij,ij->j", rows, rows) / 2
-            first = LANES * part.start
+            first = lanes * part.start
             kept.add(scores[:, : self._n - first], first)
         return kept.hits()
 
@@ -257,12 +258,13 @@ def _fill_tables(queries, codebook, first, l2, tables):  # type: ignore[no-untyp
 @njit(cache=True, nogil=True)
 def _decode(tiles, places, shifts, codebook, rows):  # type: ignore[no-untyped-def]
     """Write rows (dim, rows of the tiles): the value of each axis under its window."""
+    lanes = tiles.shape[2]
     for axis in range(len(codebook)):
         values, shift = codebook[axis], np.uint32(shifts[axis])
         for tile in range(len(tiles)):
             low, high = tiles[tile, places[0, axis]], tiles[tile, places[1, axis]]
-            line = rows[axis, tile * LANES : (tile + 1) * LANES]
-            for lane in range(LANES):
+            line = rows[axis, tile * lanes : (tile + 1) * lanes]
+            for lane in range(lanes):
                 pair = np.uint32(low[lane]) | np.uint32(high[lane]) << np.uint32(8)
                 # Unsigned, for a signed index would be asked whether it is negative.
                 line[lane] = values[(pair >> shift) & np.uint32(255)]
