@@ -43,13 +43,12 @@ BENCHMARKS = (
         "One query on one thread over a million codes. `of bandwidth` is what a code's bytes are of the bytes that the "
         "same thread can read in that time: a kernel near it is bound by memory, one far from it by arithmetic or "
         "look-ups. `x faiss` is faiss's time over ours for the same code in the same process.\n\n"
-        "Below 1.0: 4-bit look-ups, because two indices share a table of 256 entries (four registers) where faiss has "
-        "sixteen (one), for which scores and ties come out exact without a second look; RaBitQ from 768 dimensions on, "
-        "because our sums keep 21 bits of the query and rows are turned into columns first; trellis codes beside "
-        "product codes of the same bytes, since they look up once for each step of 1 to 8 bits, not for each byte. "
-        "Below 60 % of bandwidth by arithmetic: int4 and other packed integers (about four instructions for sixteen "
-        "coordinates), tables (a permutation more), signs with a real query (a look-up for each four), 8-bit look-ups "
-        "beyond 64 bytes (their tables fill the first-level cache).",
+        "Memory alone would allow no more where `of bandwidth` is near 100 %: there ratios about 1.0 say that both are "
+        "bound by it. faiss has no trellis codes: those stand beside product codes of the same bytes, which need one "
+        "look-up a byte where these need one for each step of 1 to 8 bits. Below 60 % of bandwidth by arithmetic: int4 "
+        "and other packed integers (about four instructions for sixteen coordinates), tables (a permutation more), "
+        "scaled signs (a look-up for each four), RaBitQ (a popcount for each of eight bit planes), sparse codes "
+        "(positions to be listed, and one load of the query for each).",
     ),
     Benchmark(
         "batches", ("kernels.py", "--batch", "256", "--n", "100000", "--d", "384"),
@@ -57,8 +56,8 @@ BENCHMARKS = (
     ),
     Benchmark(
         "fitting", ("fitting.py",),
-        "k-means for product codes against `faiss.ProductQuantizer.train` with 25 iterations. Below 8 times at 64 "
-        "sub-quantisers: their blocks of six coordinates are padded to eight, which is how many go into a step.",
+        "k-means for product codes against `faiss.ProductQuantizer.train` with 25 iterations, the faster of its "
+        "two settings, on the same thread.",
     ),
     Benchmark(
         "overhead", ("overhead.py",),

@@ -162,6 +162,7 @@ class _Station(WorkerPlugin):  # type: ignore[misc]
         with self._one_at_a_time, self._turn:
             runner = self._runner = self._runner or self._staged()
             rows = [(cell, runner.measured(cell)) for cell in cells]
+            runner.bench.workers.settle()  # while it is still our turn
         return [(cell, row, self._store.answers.get(row.get("measurement", ""))) for cell, row in rows]
 
     def _staged(self) -> Runner:

@@ -221,6 +221,7 @@ class Bench:
                "queries": str(self._folder / queries), "answers": str(answers), "n": self._dataset.n,
                "depths": [SHALLOW, DEEP] if timed else [SHALLOW], "spare": int(rows is not None), "timed": timed,
                "timing_seconds": self._plan.timing_seconds}  # fmt: skip
+        self.workers.settle()
         with self._alone() if timed else nullcontext():
             answer = self.workers.run("search", job)
         if "ok" not in answer:

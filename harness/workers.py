@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import multiprocessing
@@ -54,8 +55,12 @@ class Workers:
             forkserver.ensure_running()
 
     def close(self) -> None:
-        """End the workers that wait."""
+        """End the workers that wait, and wait for the end of those that have answered."""
         self._end(self._waiting)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait for the end of workers that have answered."""
         self._end(self._answered)
 
     def run(self, kind: str, job: Json, seconds: float = math.inf) -> Json:
@@ -70,20 +75,21 @@ class Workers:
         return answer
 
     def _run(self, kind: str, job: Json, seconds: float) -> Json:
-        self._end(self._answered)
+        self.settle()
         job = job | {"kind": kind, "memory_bytes": self._memory_bytes, "plugins": list(self._plugins)}
         process = self._given(job)
         try:
-            # Nothing may stir beside what is timed.
-            while len(self._waiting) < self._ahead and not job.get("timed"):
-                self._waiting.append(self._started())
+            # Nothing may stir beside what is timed. Where none can be started now, the next job tries, and says why.
+            with contextlib.suppress(OSError):
+                while len(self._waiting) < self._ahead and not job.get("timed"):
+                    self._waiting.append(self._started())
             answer = process.answer(min(seconds, self._seconds))
         except BaseException:
             process.end()
             raise
         self._answered.append(process)
         if not self._ahead or "ok" not in answer:
-            self._end(self._answered)
+            self.settle()
         return answer
 
     def _given(self, job: Json) -> _Worker:

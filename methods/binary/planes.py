@@ -187,4 +187,4 @@ def _scan(codes, factors, planes, terms, found):  # type: ignore[no-untyped-def]
             for i in range(len(into)):
                 ones, levels = np.float64(np.int32(counts[i] >> 32)), np.float64(np.int32(counts[i]))
                 score = (ones * one + levels * level + start) * multipliers[i] + offsets[i] * add + common
-                into[i] = np.float32(score if score < most else most)
+                into[i] = np.float32(most if score > most else score)

@@ -1,10 +1,10 @@
 """Scan codes by look-up tables: upper bounds from tables of bytes for all, float sums for what may be among the best.
 
-A score is the sum of one table entry for each window of eight bits of the code. Tables rounded to bytes, by a step that
-they share, fit into registers, where processors that permute bytes look up 64 codes at a time; their sums, and the most
-that rounding can have taken away, bound scores from above. Where a bound does not pass the k-th best score so far, the
-item is none of the best; else its float entries are added up, always in the order of the windows. So ids and scores are
-those of a float scan, and equal codes get equal scores, which go to the lower id.
+A score is the sum of one table entry for each window of eight bits of the code, or for each half of a byte. Tables
+rounded to bytes, by a step that they share, fit into registers, where processors that permute bytes look up 64 codes at
+a time; their sums, and the most that rounding can have taken away, bound scores from above. Where a bound does not pass
+the k-th best score so far, the item is none of the best; else its float entries are added up, always in the order of
+the windows. So ids and scores are those of a float scan, and equal codes get equal scores, which go to the lower id.
 
 André, Kermarrec, Le Scouarnec, "Cache Locality is Not Enough: High-Performance Nearest Neighbor Search with Product
 Quantization Fast Scan", 2015; in wide registers: the same authors, "Quicker ADC: Unlocking the Hidden Potential of
@@ -77,7 +77,8 @@ class TableSearcher:
     def _best(self, queries: Array, k: int) -> Hits:
         tables = np.ascontiguousarray(self._tables(queries), np.float32)
         # Compiled loops go by their shape, and look at nothing else.
-        assert tables.shape == (len(queries), *self._shape), f"tables {tables.shape}, for codes of {self._shape}"
+        if tables.shape != (len(queries), *self._shape):
+            raise ValueError(f"tables of shape {tables.shape}, expected {(len(queries), *self._shape)}")
         rounded, steps, highest = np.empty(tables.shape, np.uint8), np.empty(len(tables)), np.empty(len(tables))
         _round(tables, rounded, steps, highest)
         most = min(max(k, PASSING), SCORES)
@@ -149,7 +150,7 @@ def _round(tables, rounded, steps, highest):  # type: ignore[no-untyped-def]
             largest += max(abs(low), abs(high))
         # Sums of bytes must fit into 16 bits.
         step = np.float32(max(widest / 255, total / (65535 - m)))
-        step = step if step > 0 else np.float32(1)
+        step = step if step > np.float32(1e-30) else np.float32(1)  # of which the inverse is a number
         # A bound has to allow for the rounding of float32 sums too: of scores, and of what is left over here.
         steps[row], highest[row] = step, largest * (m + 4) * 2.0**-23
         inverse = np.float32(1) / step
@@ -370,7 +371,8 @@ def _scan(tiles, n, first, places, shifts, tables, rounded, steps, highest, k, m
     paired, shifted, tile = tables.shape[2] == PAIR, shifts.any(), first
     limits, counts, sums = np.empty(q, np.int32), np.zeros(q, np.int64), np.empty(lanes, np.uint16)
     for row in range(q):
-        limits[row] = min(max(np.floor((scores[row, k - 1] - highest[row]) / steps[row]), -1.0), 65535.0)
+        bound = np.floor((scores[row, k - 1] - highest[row]) / steps[row])
+        limits[row] = min(bound, 65535.0) if bound > -1 else -1.0  # where tables overflow it is no number, and all pass
     scores[:, k:] = -np.inf
     while tile < len(tiles) and width < most:
         begin = tile * lanes

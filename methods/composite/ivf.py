@@ -21,6 +21,7 @@ from packbench.registry import register
 ID_BYTES = 4
 FOUND_BYTES = 16 << 20  # what the lists of a batch of queries find, before it is merged
 JOINED = 4096  # items in the lists of a query, up to which opening them takes less time than tables for each list
+ROUNDED = 512  # rows to which a searcher may round those of a list up
 
 
 @register
@@ -112,8 +113,8 @@ class _ListSearcher:
     """Search the lists that a batch asks for, one after the other, and merge what they find.
 
     Lists are views of codes sorted by list. Those are open from the start, unless they could outweigh the codes, for a
-    searcher may copy what is shared, and nobody weighed one copy for each list: then lists are opened when searched,
-    and short ones together, query by query.
+    searcher may copy what is shared and round its rows up, and nobody weighed that for each list: then lists are opened
+    when searched, and short ones together, query by query.
     """
 
     def __init__(self, method: IVF, part: str, codes: Arrays, shared: Arrays, metric: Metric) -> None:
@@ -128,7 +129,8 @@ class _ListSearcher:
         self._nprobe = min(method.nprobe, len(occupied))
         self.kernel = f"{self._nprobe} lists, {getattr(self._opened(slice(0, 1)), 'kernel', 'unstated')}"
         self._lists: list[Searcher] = []
-        if len(occupied) * _weight(self._shared) <= _weight(self._codes):
+        rounded = ROUNDED * _weight(self._codes) / max(len(lists), 1)
+        if len(occupied) * max(_weight(self._shared), rounded) <= _weight(self._codes):
             self._lists = [self._opened(self._rows(number)) for number in range(len(occupied))]
             self._codes = {}
 
@@ -136,7 +138,7 @@ class _ListSearcher:
         q = as_vectors(queries, "queries")
         ids, scores = np.full((len(q), k), -1, np.int64), np.full((len(q), k), -np.inf, np.float32)
         if self._nprobe:
-            for part in blocks(len(q), max(1, FOUND_BYTES // (12 * self._nprobe * k))):
+            for part in blocks(len(q), max(1, FOUND_BYTES // (12 * self._nprobe * max(k, 1)))):
                 ids[part], scores[part] = self._best(q[part], k)
         return Hits(ids, scores)
 

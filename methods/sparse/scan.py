@@ -5,7 +5,8 @@ loads, which take less than a gather, or, for many queries, as one row of their 
 vectors, so intrinsics emit them, for any processor.
 
 The compiled loops live in this one file because numba's cache on disk does not notice that a function called from
-another file has changed.
+another file has changed. What emits vectors is shared with `scalar.kernels`: after a change there, remove the compiled
+files of this folder (`methods/sparse/__pycache__/*.nb*`).
 """
 
 from __future__ import annotations

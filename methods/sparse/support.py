@@ -270,7 +270,7 @@ class SparseSearcher:
     """Score sparse codes by looking up products of the query with atoms.
 
     index: (n, k) positions of an unsigned type; or, where `packed` is given as k, what `pack_index` returned.
-    values: (n, k) float16, float32 or int8; where `levels` are given, what `code_values` returned; none means 1.
+    values: (n, k) float16, float32, int8 or uint8; where `levels` are given, what `code_values` returned; none means 1.
     width: the number of atoms.
     scale: what values are multiplied by, one number for all, (1,), or one for each item, (n,) or (n, 1).
     norms: the lengths (n,) of the vectors that the codes stand for, weighed as part of the codes. Without them,
@@ -310,7 +310,9 @@ class SparseSearcher:
     def _search(self, q: Array, constants: Array | None, k: int) -> Hits:
         kept, q = TopK(len(q), k), np.ascontiguousarray(q, np.float32)
         asked = q if self._packed is None else scan.arranged(q, self._width)
-        for part in blocks(len(self._index), max(ROWS, SCORES // max(len(q), 1))):
+        # Packed codes are read where they lie; entries of others are made for a whole block.
+        rows = ROWS if self._packed is None else max(ROWS, SCORES // max(len(q), 1))
+        for part in blocks(len(self._index), rows):
             dots, squares = self._products(part, asked, len(q))
             kept.add(self._score(dots, squares, constants, part), part.start)
         return kept.hits()
