@@ -360,7 +360,7 @@ def test_boards_without_figures_are_shown_too(tmp_path, visit):
 def large():
     """A hundred methods at six budgets on five data sets, with the specs and kernels of real rows."""
     methods = [*registry.methods()][:100]
-    kernels = ["numba scan, blas float32 for batches", "faiss PQ look-up", "decode"]
+    kernels = ["numba scan, blas float32 for batches", "numba look-up, 4 x 1 bit", "faiss PQ look-up", "decode"]
     found = []
     for at, queries in enumerate((1000, 300, 323, 100, 920)):
         tables, outcomes = [], {}
