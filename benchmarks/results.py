@@ -61,9 +61,9 @@ BENCHMARKS = (
     ),
     Benchmark(
         "overhead", ("overhead.py",),
-        "A whole run of the standard methods on the embedded data set, over what its own rows account for. Outside lie "
-        "the start of the run and of the server that workers come from (about 8 s), health and other checks of codes "
-        "(5 s), what workers do before and after their phases (7 s), judging (2 s), and what lies between jobs.",
+        "A whole run of the standard methods on the embedded data set, over what its own rows account for; `packbench "
+        "run --profile` shows what lies outside: the start of the run and of the server that workers come from, checks "
+        "of codes, what workers do around their phases, judging.",
     ),
     Benchmark(
         "scale", ("scale.py",),
