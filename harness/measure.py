@@ -221,7 +221,8 @@ class Bench:
                "queries": str(self._folder / queries), "answers": str(answers), "n": self._dataset.n,
                "depths": [SHALLOW, DEEP] if timed else [SHALLOW], "spare": int(rows is not None), "timed": timed,
                "timing_seconds": self._plan.timing_seconds}  # fmt: skip
-        self.workers.settle()
+        if timed:
+            self.workers.settle()  # the end of the last is no part of being alone
         with self._alone() if timed else nullcontext():
             answer = self.workers.run("search", job)
         if "ok" not in answer:

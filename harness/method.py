@@ -372,8 +372,8 @@ def unnest(part: str, arrays: Arrays) -> dict[str, Array]:
     return found
 
 
-def rows_of(codes: Arrays, rows: slice) -> dict[str, Array]:
-    """Slice arrays whose rows follow the items."""
+def rows_of(codes: Arrays, rows: slice | Array) -> dict[str, Array]:
+    """Take rows, as a slice or by number, of arrays whose rows follow the items."""
     return {name: array[rows] for name, array in codes.items()}
 
 

@@ -13,7 +13,7 @@ from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
 from packbench.exact import score_of
 from packbench.items import Array, Items, as_vectors, blocks
-from packbench.method import COLD, Arrays, Hits, Method, Metric, Sample, Searcher, nest, unnest
+from packbench.method import COLD, Arrays, Hits, Method, Metric, Sample, Searcher, nest, rows_of, unnest
 from packbench.methods.codebook.adc import blas_distances, check_metric, fit_vectors, item_vectors
 from packbench.methods.codebook.opq import OPQ
 from packbench.registry import register
@@ -178,8 +178,7 @@ class _ListSearcher:
         return slice(self._ends[number], self._ends[number + 1])
 
     def _opened(self, rows: slice | Array) -> Searcher:
-        codes = {name: array[rows] for name, array in self._codes.items()}
-        return self._method.code.open(codes, self._shared, self._metric)
+        return self._method.code.open(rows_of(self._codes, rows), self._shared, self._metric)
 
 
 def _weight(arrays: Arrays) -> int:
