@@ -249,6 +249,10 @@ def run(
     Examples: `packbench run --method pq --method rabitq --budget 64`,
     `packbench run --items vectors.npy --queries queries.npy --budget 64`
     """
+    from packbench import server
+
+    if not method and not plugin:
+        server.start()  # the standard methods need no torch, so that it can load what they do while this process does
     from packbench import runner
     from packbench.datasets import load
     from packbench.profile import profile_file

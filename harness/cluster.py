@@ -161,7 +161,8 @@ class _Station(WorkerPlugin):  # type: ignore[misc]
         """Return the row of each cell, with its answers where they were measured here."""
         with self._one_at_a_time, self._turn:
             runner = self._runner = self._runner or self._staged()
-            rows = [(cell, runner.measured(cell)) for cell in cells]
+            begun = [(cell, runner.measured(cell)) for cell in cells]
+            rows = [(cell, row.result()) for cell, row in begun]
             runner.bench.workers.settle()  # while it is still our turn
         return [(cell, row, self._store.answers.get(row.get("measurement", ""))) for cell, row in rows]
 

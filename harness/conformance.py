@@ -32,9 +32,9 @@ from packbench.dataset import Dataset
 from packbench.errors import BadInput, BudgetTooSmall, Infrastructure
 from packbench.folders import run_folder
 from packbench.method import Arrays, Method, Sample, needs_of, parts_of
+from packbench.server import server_environment
 from packbench.spec import parse, parse_request
 from packbench.store import canonical
-from packbench.workers import server_environment
 
 Json = dict[str, Any]
 Ask = Callable[[Json], Json]

@@ -13,7 +13,7 @@ from packbench.method import COLD, Arrays, Chain, Codec, Method
 ROWS = 1024  # rows looked at, evenly spaced
 FEWEST = 256  # fewer rows say nothing of how bytes are used
 COLUMNS = 512  # bytes of a row counted at a time
-PAIRS = 5_000  # random pairs of items whose scores are compared
+PAIRS = 2_000  # random pairs of items whose scores are compared
 
 # What honest codes keep clear of.
 LEAST_USE = 0.4  # share of the stored bits that carry information

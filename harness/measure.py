@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from importlib import metadata
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from packbench import registry, resources, worker
+from packbench.aside import Aside
 from packbench.dataset import Dataset
 from packbench.errors import Infrastructure
 from packbench.exact import search_exact
@@ -67,11 +69,14 @@ class Bench:
         self.workers = Workers(folder, seconds=plan.seconds, memory_bytes=plan.memory_bytes, plugins=plan.plugins,
                                profile=self.profile, ahead=AHEAD)  # fmt: skip
         self.truth_seconds = self.factor_seconds = 0.0
-        self.spent = 0.0  # seconds that workers spent in methods and in the reference, so far
+        # Seconds that workers spent in methods and in the reference so far; aside, where a next cell may be under way.
+        self.spent = self.spent_aside = 0.0
+        self.aside = Aside(beside=resources.cores() > max(plan.build_threads, plan.threads))
         self._dataset, self._plan, self._store, self._folder = dataset, plan, store, folder
-        self._measured: dict[str, Row] = {
+        self._known: dict[str, Row] = {
             row["measurement"]: row for row in store.rows() if row.get("measurement") and "recall" in row
         }
+        self._measured: dict[str, Future[Row]] = {}
         self._alone = alone  # entered while a search is timed
         self._built: dict[str, Row | NoFigures] = {}
         self._longest: dict[str, Method] = {}
@@ -79,12 +84,12 @@ class Bench:
         self._validated: dict[str, float] = {}
 
     def close(self) -> None:
-        """End the workers that wait for jobs."""
+        """Finish what is under way aside, and end the workers that wait for jobs."""
+        self.aside.close()
         self.workers.close()
 
     def stage(self) -> None:
         """Write what workers read and find the exact answers; test queries lie apart from what a build is given."""
-        self.workers.prepare()
         dataset = self._dataset
         for name in ("stage", "queries", "validation"):
             (self._folder / name).mkdir()
@@ -130,7 +135,7 @@ class Bench:
 
     def nest(self, methods: Collection[Method], seed: int) -> None:
         """Let configurations that nest in each other be fitted once: the last of them, which has the most levels."""
-        new = [method for method in methods if self.key(method, seed) not in self._measured]
+        new = [method for method in methods if self.key(method, seed) not in self._known]
         if len(new) > 1:
             self._longest |= {self.key(method, seed): new[-1] for method in new}
 
@@ -160,7 +165,7 @@ class Bench:
         """
         key = self.key(method, seed)
         if key not in self._built:
-            known = self._measured.get(key)
+            known = self._known.get(key)
             self._built[key] = known if known is not None else self._build_now(method, seed, key)
         built = self._built[key]
         if isinstance(built, NoFigures):
@@ -222,7 +227,9 @@ class Bench:
                "depths": [SHALLOW, DEEP] if timed else [SHALLOW], "spare": int(rows is not None), "timed": timed,
                "timing_seconds": self._plan.timing_seconds}  # fmt: skip
         if timed:
-            self.workers.settle()  # the end of the last is no part of being alone
+            # Neither what is judged aside nor the end of the last worker is part of being alone.
+            self.aside.wait()
+            self.workers.settle()
         with self._alone() if timed else nullcontext():
             answer = self.workers.run("search", job)
         if "ok" not in answer:
@@ -239,6 +246,8 @@ class Bench:
         """
         key = self.key(method, seed)
         if key not in self._validated:
+            if key in self._measured:
+                self.aside.wait()  # its arrays go once they have been looked at there
             rows = self._dataset.validation_self_rows
             _, answers = self._search(method, seed, "validation", rows, timed=False)
             ids, _ = _answers(answers, rows, str(SHALLOW))
@@ -246,25 +255,41 @@ class Bench:
             self._validated[key] = float(self._chooser.recall(ids, SHALLOW).per_query.mean())
         return self._validated[key]
 
-    def measure(self, method: Method, seed: int) -> Row:
-        """Return every figure of a configuration on the test queries, measured once.
+    def measure(self, method: Method, seed: int) -> Future[Row]:
+        """Search the test queries, timed; the future holds every figure of the configuration, measured once.
+
+        Answers are judged aside. What no search gave, or what the judge disqualifies, is raised by the future.
 
         Raises:
-            NoFigures: the build or the search gave none.
+            NoFigures: the build gave none.
         """
         key = self.key(method, seed)
         if key not in self._measured:
-            self._measured[key] = self._measure_now(method, seed, key, self.build(method, seed))
-        return {name: self._measured[key][name] for name in FIELDS if name in self._measured[key]}
+            built = self.build(method, seed)
+            self._measured[key] = self._measure_now(method, seed, key, built)
+        return self._measured[key]
 
-    def _measure_now(self, method: Method, seed: int, key: str, built: Row) -> Row:
+    def _measure_now(self, method: Method, seed: int, key: str, built: Row) -> Future[Row]:
+        if key in self._known:
+            known = self._known[key]
+            return self.aside.later(lambda: {name: known[name] for name in FIELDS if name in known})
+        try:
+            found, answers = self._search(method, seed, "queries", self._dataset.self_rows, timed=True)
+        except NoFigures as outcome:
+            nothing: Future[Row] = Future()
+            nothing.set_exception(outcome)
+            return nothing
+        return self.aside.later(lambda: self._judged(method, seed, key, built, found, answers))
+
+    def _judged(self, method: Method, seed: int, key: str, built: Row, found: Row, answers: Path) -> Row:
+        """Return the figures of a search, once more of it is known than was timed."""
         rows = self._dataset.self_rows
-        found, answers = self._search(method, seed, "queries", rows, timed=True)
         begin = time.perf_counter()
         shallow, deep = (_answers(answers, rows, str(depth)) for depth in (SHALLOW, DEEP))
         timed = np.load(answers / "timed-rows.npy"), np.load(answers / "timed-ids.npy")
         shutil.rmtree(answers, ignore_errors=True)
-        waterfall, told = self._waterfall(method, key, seed, shallow[0])
+        waterfall, told, in_worker = self._waterfall(method, key, seed, shallow[0])
+        self.spent_aside += in_worker
         shutil.rmtree(self._folder / key, ignore_errors=True)
         self._store.save_hits(key, ids_10=shallow[0], ids_100=deep[0])
         self._same_alone(shallow[0], *timed)
@@ -288,11 +313,11 @@ class Bench:
         }  # fmt: skip
         return own | found | quality | _memory_notes(own["bytes"])
 
-    def _waterfall(self, method: Method, key: str, seed: int, own: Array) -> tuple[dict[str, list[int]], Row]:
+    def _waterfall(self, method: Method, key: str, seed: int, own: Array) -> tuple[dict[str, list[int]], Row, float]:
         """Return how many of the true ten each stage before the method's own answers finds, per query, and more health.
 
         A method that cannot be taken apart, or fails at it, has no stages: its figures stand all the same. `reordered`
-        is the share of queries whose answers a second stage changes.
+        is the share of queries whose answers a second stage changes. The last is the seconds that it took a worker.
         """
         rows = self._dataset.self_rows
         answers = Path(tempfile.mkdtemp(prefix="answers-", dir=self._folder))
@@ -301,8 +326,7 @@ class Bench:
                "depth": SHALLOW, "spare": int(rows is not None)}  # fmt: skip
         answer = self.workers.run("waterfall", job)
         if "ok" not in answer:
-            return {}, {"failed": answer["reason"]}
-        self.spent += answer["ok"]["seconds"]
+            return {}, {"failed": answer["reason"]}, 0.0
         found: dict[str, list[int]] = {}
         told: Row = {}
         for name in answer["ok"]["stages"]:
@@ -311,7 +335,7 @@ class Bench:
             if name == "shortlist":
                 told["reordered"] = float((ids != own).any(axis=1).mean())
         shutil.rmtree(answers, ignore_errors=True)
-        return found, told
+        return found, told, answer["ok"]["seconds"]
 
     def reference_curve(self, bytes_per_item: float) -> Row:
         """Return the recall of a code that were optimal for Gaussian vectors at this rate; nothing is weighed or timed.

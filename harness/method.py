@@ -70,6 +70,7 @@ class Method(ABC):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()  # beyond item vectors: "queries", "pairs", "labels", "text", ...
     imports: ClassVar[tuple[str, ...]] = ()  # packages of an extra: without them its cells are `needs` rows
+    late: ClassVar[tuple[str, ...]] = ()  # packages of the core that `fit` imports when called: they are slow to load
     fidelity: ClassVar[str] = "UNSTATED"  # EXACT, READ-OUT, ANALOGUE or TRANSFER
     kind: ClassVar[str] = "quantiser"  # control, quantiser, codec, transform, scorer
     paper: ClassVar[str] = ""

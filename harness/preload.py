@@ -6,9 +6,7 @@ import gc
 
 import faiss  # noqa: F401
 import numpy as np
-import scipy.linalg
-import scipy.stats  # noqa: F401
-import sklearn.cluster  # noqa: F401
+import scipy.linalg  # noqa: F401
 
 from packbench import kernels, registry, resources, sandbox, worker
 from packbench.topk import top_k

@@ -17,11 +17,7 @@ import psutil
 import threadpoolctl
 
 from packbench import sandbox
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
-    "BLIS_NUM_THREADS", "RAYON_NUM_THREADS",
-)  # fmt: skip
+from packbench.server import THREAD_VARIABLES
 
 
 def _status(field: str) -> int | None:
@@ -91,6 +87,11 @@ def limit_threads(threads: int) -> None:
         sys.modules["numba"].config.NUMBA_NUM_THREADS = threads
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

@@ -10,14 +10,16 @@ import importlib.util
 import inspect
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import psutil
 
-from packbench import gaussian, registry, resources
+from packbench import gaussian, registry, resources, server
 from packbench.budget import Budget
 from packbench.dataset import Dataset
 from packbench.errors import BadInput, BudgetTooSmall
@@ -54,6 +56,7 @@ def run(
     """
     plan = Plan(**options)
     requests = checked_requests(methods, plan)
+    server.start(package for request in requests for package in _packages(request))
     if plan.profile and (cluster is not None or is_url(results)):
         raise BadInput("profile: it is of one process and written to a folder; leave out the cluster or the profile")
     store = store_at(results)
@@ -77,6 +80,13 @@ def run(
     return store.place
 
 
+def _packages(request: str) -> list[str]:
+    """Return the packages that whatever a request stands for imports, beyond what every worker needs."""
+    found = parse_request(request)
+    parts = [found, *parts_of(found)] if isinstance(found, Method) else [found]
+    return [package for part in parts for package in (*part.imports, *part.late)]
+
+
 def _cluster() -> Any:
     try:
         return importlib.import_module("packbench.cluster")
@@ -96,16 +106,24 @@ def _one_by_one(runner: Runner, cells: list[Cell], curve: list[Cell], store: Sto
     span = runner.bench.profile.span
     with span("stage"):
         runner.bench.stage()
-    for cell in pending:
-        listener.start(cell)
+
+    def keep(cell: Cell, row: Future[Row]) -> None:
+        with span("store"):
+            store.append(row.result())
+        if cell in pending:
+            listener.finish(cell, row.result())
+
+    last: Future[None] | None = None
+    for cell in [*pending, *missing]:
+        if cell in pending:
+            listener.start(cell)
         with span(f"{cell.request} @ {cell.budget or 'own size'}"):
             row = runner.measured(cell)
-            with span("store"):
-                store.append(row)
-        listener.finish(cell, row)
-    for cell in missing:
-        with span("reference curve"):
-            store.append(runner.measured(cell))
+        if last is not None:
+            last.result()  # or what kept it from being stored
+        last = runner.bench.aside.later(partial(keep, cell, row))
+    if last is not None:
+        last.result()
 
 
 class Runner:
@@ -113,16 +131,31 @@ class Runner:
 
     def __init__(self, dataset: Dataset, plan: Plan, bench: Bench) -> None:
         self.dataset, self.plan, self.bench = dataset, plan, bench
+        self._seen_aside = 0.0
         self._plans: dict[tuple[str, float | None], Row] = {}
         self._nested: set[tuple[str, int]] = set()
 
-    def measured(self, cell: Cell) -> Row:
-        """Return the row of a cell, once the bench is staged."""
+    def measured(self, cell: Cell) -> Future[Row]:
+        """Build and time a cell, once the bench is staged; its answers are judged aside, and the future holds its row.
+
+        The next cell may begin meanwhile.
+        """
         if cell.request == gaussian.NAME:
-            return self._point_of_curve(cell)
+            point = self._point_of_curve(cell)
+            return self.bench.aside.later(lambda: point)
         begin, before = time.perf_counter(), self.bench.spent
-        row = self.identity(cell) | self._facts(cell) | self._outcome(cell)
-        return row | {"wall_seconds": time.perf_counter() - begin, "spent_seconds": self.bench.spent - before}
+        row = self.identity(cell) | self._facts(cell)
+        outcome = self._outcome(cell)
+        spent = self.bench.spent - before
+
+        def finished() -> Row:
+            whole = row | outcome()
+            # What was done aside since the last row was done for this one: things follow each other there.
+            aside = self.bench.spent_aside - self._seen_aside
+            self._seen_aside += aside
+            return whole | {"wall_seconds": time.perf_counter() - begin, "spent_seconds": spent + aside}
+
+        return self.bench.aside.later(finished)
 
     def _point_of_curve(self, cell: Cell) -> Row:
         """Return what an optimal code of Gaussian vectors would keep at a budget."""
@@ -226,28 +259,40 @@ class Runner:
     def _budget(self, bytes_per_item: float) -> Budget:
         return Budget(bytes_per_item, self.plan.deployment_n, self.dataset.d, self.plan.disk_budget)
 
-    def _outcome(self, cell: Cell) -> Row:
-        """Measure one cell; whatever goes wrong is its status and reason."""
+    def _outcome(self, cell: Cell) -> Callable[[], Row]:
+        """Measure one cell, but for what is judged aside; whatever goes wrong is its status and reason."""
+        try:
+            return self._chosen(cell, self._able(cell))
+        except NoFigures as outcome:
+            told = outcome.row
+        return lambda: told
+
+    def _able(self, cell: Cell) -> list[Method]:
+        """Return the candidates that can be tried on this data set and this machine.
+
+        Raises:
+            NoFigures: none can.
+        """
         try:
             candidates = self._candidates(cell)
         except BudgetTooSmall as error:
-            return {"status": "no_fit", "reason": str(error), "least": error.least}
-        except NoFigures as outcome:
-            return outcome.row
+            raise NoFigures("no_fit", str(error), {"least": error.least}) from None
+        except NoFigures:
+            raise
         except Exception as error:
-            return {"status": "failed", "reason": f"for_budget: {type(error).__name__}: {error}"}
+            raise NoFigures("failed", f"for_budget: {type(error).__name__}: {error}") from None
         if not candidates:
-            return {"status": "no_fit", "reason": "for_budget yielded no configuration"}
+            raise NoFigures("no_fit", "for_budget yielded no configuration")
         provided = self.dataset.sample.provides
         able = [method for method in candidates if needs_of(method) <= provided]
         if not able:
             lacking = ", ".join(sorted(needs_of(candidates[0]) - provided))
-            return {"status": "needs", "reason": f"needs {lacking}, which {self.dataset.name} does not have"}
+            raise NoFigures("needs", f"needs {lacking}, which {self.dataset.name} does not have")
         missing = [name for name in imports_of(able[0]) if importlib.util.find_spec(name) is None]
         if missing:
             extras = "pip install 'packbench[learned]' or 'packbench[peers]'"
-            return {"status": "needs", "reason": f"needs {', '.join(missing)}, which is not installed; {extras}"}
-        return self._chosen(cell, able)
+            raise NoFigures("needs", f"needs {', '.join(missing)}, which is not installed; {extras}")
+        return able
 
     def _nest(self, cell: Cell) -> None:
         """Find among all budgets of a request the configurations that can be taken out of one fit.
@@ -268,7 +313,7 @@ class Runner:
         for (_, field), methods in alike.items():
             self.bench.nest(sorted(methods, key=lambda method: getattr(method, field)), cell.seed)
 
-    def _chosen(self, cell: Cell, candidates: list[Method]) -> Row:
+    def _chosen(self, cell: Cell, candidates: list[Method]) -> Callable[[], Row]:
         """Build the candidates, drop those too heavy, keep the best on validation queries, measure it on the test."""
         self._nest(cell)
         tried = {method: self._weighed(cell, method) for method in candidates}
@@ -284,12 +329,17 @@ class Runner:
             usable = [max(usable, key=lambda method: tried[method]["validation"])] if usable else []
         notes = {"tried": list(tried.values())} if len(tried) > 1 else {}
         if not usable:
-            return tried[candidates[0]] | notes
-        try:
-            return self.bench.measure(usable[0], cell.seed) | {"status": "ok", "reason": None} | notes
-        except NoFigures as outcome:
-            built = self.bench.build(usable[0], cell.seed)
-            return {"spec": str(usable[0]), "bytes": built["bytes"]} | outcome.row | notes
+            return lambda: tried[candidates[0]] | notes
+        measured = self.bench.measure(usable[0], cell.seed)
+
+        def told() -> Row:
+            try:
+                return measured.result() | {"status": "ok", "reason": None} | notes
+            except NoFigures as outcome:
+                built = self.bench.build(usable[0], cell.seed)
+                return {"spec": str(usable[0]), "bytes": built["bytes"]} | outcome.row | notes
+
+        return told
 
     def _weighed(self, cell: Cell, method: Method) -> Row:
         """Build a candidate and say whether it fits."""

@@ -11,13 +11,15 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from packbench.errors import BadInput
 from packbench.items import Array
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA = 1
 Row = dict[str, Any]
@@ -146,18 +148,20 @@ def _unpacked(data: bytes, file: str) -> bytes:
         raise BadInput(f"{file}: is no whole gzip file; make it again with gzip") from None
 
 
-def results(folder: str | Path = "results") -> pd.DataFrame:
+def results(folder: str | Path = "results") -> DataFrame:
     """Return the results of a directory, or a URL, as a DataFrame, one row per cell, nested fields as dotted columns.
 
     Raises:
         BadInput: the directory is missing or holds no results.
     """
+    from pandas import DataFrame
+
     from packbench.places import store_at
 
     rows = list(store_at(folder).by_id().values())
     if not rows:
         raise BadInput(f"results {folder}: no results there; `packbench run --results {folder}` makes some")
-    return pd.DataFrame([_flat(row) for row in rows])
+    return DataFrame([_flat(row) for row in rows])
 
 
 def _flat(row: Row, prefix: str = "") -> Row:

@@ -292,7 +292,8 @@ def search(job: Json, watch: guard.Guard) -> Json:
     codes, shared, manifest = artefact.load(Path(job["artefact"]))
     _shut_in(job, watch, Path(job["answers"]))
     method = _method(job)
-    _touch_blas(width(queries))
+    if job["timed"]:
+        _touch_blas(width(queries))
     hot = sum(array.nbytes for array in (*codes.values(), *shared.values()) if not isinstance(array, np.memmap))
     resources.limit_memory(job["memory_bytes"])
     before = resources.resident_bytes() - hot

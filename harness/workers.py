@@ -6,32 +6,27 @@ import contextlib
 import json
 import math
 import multiprocessing
-import os
 import shutil
 import signal
-import sys
 import tempfile
+import threading
 import time
-import types
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-from packbench import worker
+from packbench import server, worker
 from packbench.profile import Profile
-from packbench.resources import THREAD_VARIABLES
 
 Json = dict[str, Any]
 OUTPUT_LIMIT = 64 << 20
 POLL_SECONDS = 0.5
+ENDING = 4  # workers that have answered and may be ending while others work: the system takes its time over each
 
 
 class Workers:
-    """Run jobs one at a time, each in a fresh process.
+    """Run jobs, each in a fresh process.
 
     Processes are forked from a server that has imported the libraries and nothing of the run: what one worker leaves
     in a module, on a class or in a cache is gone in the next. `ahead` are started while others work, so that jobs
@@ -43,16 +38,12 @@ class Workers:
         self._folder = folder
         self._seconds, self._memory_bytes = seconds, memory_bytes
         self._plugins, self._profile = plugins, profile or Profile()
+        server.start()
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["packbench.preload"])
         self._count, self._ahead = 0, ahead
         self._waiting: deque[_Worker] = deque()
-        self._answered: deque[_Worker] = deque()  # the system clears up after one while its answer is looked at
-
-    def prepare(self) -> None:
-        """Let the server import while there is other work to do; otherwise the first job waits for it."""
-        with _without_main(), server_environment():
-            forkserver.ensure_running()
+        self._starting = threading.Lock()  # starting changes what all threads see, for as long as it takes
+        self._answered: deque[_Worker] = deque()
 
     def close(self) -> None:
         """End the workers that wait, and wait for the end of those that have answered."""
@@ -75,7 +66,8 @@ class Workers:
         return answer
 
     def _run(self, kind: str, job: Json, seconds: float) -> Json:
-        self.settle()
+        while len(self._answered) >= ENDING and (ended := _next(self._answered)):
+            ended.end()
         job = job | {"kind": kind, "memory_bytes": self._memory_bytes, "plugins": list(self._plugins)}
         process = self._given(job)
         try:
@@ -94,8 +86,8 @@ class Workers:
 
     def _given(self, job: Json) -> _Worker:
         """Return a worker that has taken a job."""
-        while self._waiting:
-            if (process := self._waiting.popleft()).take(job):
+        while process := _next(self._waiting):
+            if process.take(job):
                 return process
             process.end()
         process = self._started()
@@ -104,12 +96,12 @@ class Workers:
 
     @staticmethod
     def _end(processes: deque[_Worker]) -> None:
-        while processes:
-            processes.popleft().end()
+        while process := _next(processes):
+            process.end()
 
     def _started(self) -> _Worker:
-        self._count += 1
-        with _without_main(), server_environment():
+        with self._starting, server.as_server():
+            self._count += 1
             return _Worker(self._context, self._folder, self._count)
 
 
@@ -168,6 +160,14 @@ class _Worker:
         return {"status": "failed", "reason": f"the worker ended without an answer (exit status {code})"}
 
 
+def _next(processes: deque[_Worker]) -> _Worker | None:
+    """Take the next, if another thread has not."""
+    try:
+        return processes.popleft()
+    except IndexError:
+        return None
+
+
 def _phases(answer: Json) -> dict[str, float]:
     """Return the seconds that a worker says its phases took."""
     ok = answer.get("ok")
@@ -183,35 +183,3 @@ def _tail(output: Path) -> str:
             return " ".join(stream.read().decode(errors="replace").split())[-300:]
     except OSError:
         return ""
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide the caller's __main__ while a worker starts, or multiprocessing would import that script into each one."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextmanager
-def server_environment() -> Iterator[None]:
-    """Let the fork server start without thread pools, which do not survive a fork, and with threads that wait quietly.
-
-    OpenMP threads spin at barriers by default: beside one other busy process, two of them took thirty times longer
-    over a product quantiser than one did.
-    """
-    wanted = dict.fromkeys(THREAD_VARIABLES, "1") | {"OMP_WAIT_POLICY": "PASSIVE"}
-    del wanted["NUMBA_NUM_THREADS"]
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

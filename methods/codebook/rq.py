@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import faiss
@@ -127,10 +128,8 @@ class RQ(Codec):
 
     def encode(self, items: Items, shared: Arrays) -> Arrays:
         vectors = item_vectors(items, shared["codebook"].shape[2], shared["unit"])
-        quantiser = self._quantiser(shared)
-        # Tables of products between centroids make the beam search several times faster; the codes are the same.
-        quantiser.max_beam_size, quantiser.use_beam_LUT = self.beam, 1
-        quantiser.compute_codebook_tables()
+        given = {name: shared[name] for name in ("codebook", "norms") if name in shared}
+        quantiser = _with_tables(self, *(np.ascontiguousarray(array, np.float32).tobytes() for array in given.values()))
         codes = np.empty((len(vectors), quantiser.code_size), np.uint8)
         # BLAS rounds a product differently with the number of rows, and a path through many levels multiplies what
         # one tie decides; among as many rows always, a code does not depend on its batch.
@@ -191,6 +190,17 @@ class RQ(Codec):
             quantiser.qnorm.add(np.ascontiguousarray(shared["norms"])[:, None])
         quantiser.is_trained = True
         return quantiser
+
+
+@lru_cache(1)
+def _with_tables(method: RQ, codebook: bytes, norms: bytes = b"") -> Any:
+    """Return what codes with a codebook; few rows at a time would take longer to prepare than to code."""
+    words = np.frombuffer(codebook, np.float32).reshape(method.m, 1 << method.bits, -1)
+    quantiser = method._quantiser({"codebook": words, "norms": np.frombuffer(norms, np.float32)})
+    # Tables of products between centroids make the beam search several times faster; the codes are the same.
+    quantiser.max_beam_size, quantiser.use_beam_LUT = method.beam, 1
+    quantiser.compute_codebook_tables()
+    return quantiser
 
 
 def _words(vectors: Array, bits: int, seed: int) -> Array:

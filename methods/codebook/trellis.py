@@ -18,7 +18,7 @@ from functools import cache
 
 import numpy as np
 from numba import njit
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from packbench.items import Array, Items, as_vectors, blocks
 from packbench.method import Hits, Metric
@@ -49,7 +49,7 @@ def design(axes: int, bits: int, memory: bool = True) -> tuple[Array, float]:
     if not memory or bits == WINDOW:
         if not bits:
             return np.zeros((axes, VALUES)), 1.0
-        borders = norm.cdf(_halfway(levels := gaussian_levels(bits)))
+        borders = ndtr(_halfway(levels := gaussian_levels(bits)))
         # At Lloyd and Max's fixed point the error is 1 - E[level²].
         return levels[windows % 2**bits][None], float(1 - np.diff(borders) @ levels**2)
     if not bits:

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 from scipy.linalg import eigh
-from sklearn.cluster import KMeans
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
@@ -37,6 +36,7 @@ class RelativeAnchors(Transform):
     name: ClassVar[str] = "relative_anchors"
     fidelity: ClassVar[str] = "EXACT"
     kind: ClassVar[str] = "transform"
+    late: ClassVar[tuple[str, ...]] = ("sklearn",)
     paper: ClassVar[str] = (
         "Moschella, Maiorca, Fumero, Norelli, Locatello, Rodolà, Relative representations enable zero-shot latent "
         "space communication, 2022"
@@ -84,6 +84,8 @@ def _chosen(vectors: Array, count: int, way: str, rng: np.random.Generator) -> A
         return np.asarray(vectors[np.sort(rng.choice(len(vectors), count, replace=False))])
     directions = unit(vectors)
     if way == "kmeans":
+        from sklearn.cluster import KMeans
+
         return np.asarray(KMeans(count, n_init=1, max_iter=25, random_state=int(rng.integers(2**31))).fit(directions)
                           .cluster_centers_)  # fmt: skip
     rows = [int(rng.integers(len(vectors)))]

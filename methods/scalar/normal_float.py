@@ -8,7 +8,7 @@ from itertools import islice
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from packbench.budget import Budget
 from packbench.items import Array
@@ -59,7 +59,7 @@ class NormalFloat(TableCodec):
 
     def _table(self) -> Array:
         half = 2 ** (self.bits - 1)
-        positive = norm.ppf(np.linspace(0.5, OUTERMOST, half + 1))
-        negative = -norm.ppf(np.linspace(0.5, OUTERMOST, half))[:0:-1]
+        positive = ndtri(np.linspace(0.5, OUTERMOST, half + 1))
+        negative = -ndtri(np.linspace(0.5, OUTERMOST, half))[:0:-1]
         levels = np.concatenate([negative, positive]) / positive[-1]
         return np.asarray(levels, np.float32)

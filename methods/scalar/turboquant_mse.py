@@ -9,7 +9,7 @@ from itertools import islice
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from packbench.budget import Budget
 from packbench.errors import BadInput
@@ -162,12 +162,12 @@ def gaussian_levels(bits: int) -> Array:
     half = 2 ** (bits - 1)
     # The best companding density is N(0, 3), which starts next to the end. The law is symmetric, and its left half
     # keeps the tail's small probabilities free of cancellation.
-    levels = norm.ppf((np.arange(half) + 0.5) / (2 * half)) * np.sqrt(3)
+    levels = ndtri((np.arange(half) + 0.5) / (2 * half)) * np.sqrt(3)
     change = np.inf
     while change > 1e-10:
         borders = np.concatenate([(levels[1:] + levels[:-1]) / 2, [0.0]])
-        density = norm.pdf(borders)
-        mass = np.diff(norm.cdf(borders), prepend=0.0)
+        density = np.exp(-(borders**2) / 2.0) / np.sqrt(2 * np.pi)
+        mass = np.diff(ndtr(borders), prepend=0.0)
         means = -np.diff(density, prepend=0.0) / mass
         # A border moves by half of what each of its two levels moves, and the last one, zero, not at all.
         above = density[:-1] * (borders[:-1] - means[:-1]) / mass[:-1] / 2
@@ -183,4 +183,4 @@ def gaussian_levels(bits: int) -> Array:
 def _energy(levels: Array) -> float:
     """Return the mean squared level, of the level nearest to a draw from N(0, 1)."""
     borders = np.concatenate([[-np.inf], (levels[1:] + levels[:-1]) / 2, [np.inf]])
-    return float(np.diff(norm.cdf(borders)) @ levels**2)
+    return float(np.diff(ndtr(borders)) @ levels**2)

@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
-from sklearn.cluster import KMeans
 
 from packbench.budget import Budget
 from packbench.errors import BadInput, BudgetTooSmall
@@ -56,6 +55,7 @@ class ConvexAnchors(Codec):
     name: ClassVar[str] = "convex_anchors"
     fidelity: ClassVar[str] = "ANALOGUE"
     kind: ClassVar[str] = "codec"
+    late: ClassVar[tuple[str, ...]] = ("sklearn",)
     paper: ClassVar[str] = (
         "Norouzi, Mikolov, Bengio, Singer, Shlens, Frome, Corrado, Dean, Zero-Shot Learning by Convex Combination of "
         "Semantic Embeddings, 2013"
@@ -96,6 +96,8 @@ class ConvexAnchors(Codec):
         if self.anchors == "random":
             anchors = vectors[np.sort(rng.choice(len(vectors), self.count, replace=False))]
         else:
+            from sklearn.cluster import KMeans
+
             means = KMeans(self.count, n_init=1, max_iter=25, random_state=int(rng.integers(2**31)))
             anchors = means.fit(vectors).cluster_centers_
         shared = {"anchors": np.clip(anchors, -HALF, HALF).astype(np.float16), "rule": rule_of(sample.metric)}

@@ -1,0 +1,38 @@
+"""Do what needs no quiet beside the work that goes on, in a thread, one thing after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Aside:
+    """Run tasks in the order given, beside the caller or, where no core is free for that, at once.
+
+    What a task raises stays in its future.
+    """
+
+    def __init__(self, *, beside: bool) -> None:
+        self._beside = beside
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="aside")
+        self._last: Future[object] | None = None
+
+    def later(self, task: Callable[[], T]) -> Future[T]:
+        """Return what a task will have returned."""
+        future = self._thread.submit(task)
+        self._last = future  # type: ignore[assignment]
+        if not self._beside:
+            self.wait()
+        return future
+
+    def wait(self) -> None:
+        """Wait until nothing is under way."""
+        if self._last is not None:
+            wait([self._last])
+
+    def close(self) -> None:
+        """Finish what was given, and end."""
+        self._thread.shutdown()
