@@ -68,7 +68,7 @@ class Bench:
         self.profile = Profile()
         self.workers = Workers(folder, seconds=plan.seconds, memory_bytes=plan.memory_bytes, plugins=plan.plugins,
                                profile=self.profile, ahead=AHEAD)  # fmt: skip
-        self.truth_seconds = self.factor_seconds = 0.0
+        self.truth_seconds = 0.0
         # Seconds that workers spent in methods and in the reference so far; aside, where a next cell may be under way.
         self.spent = self.spent_aside = 0.0
         self.aside = Aside(beside=resources.cores() > max(plan.build_threads, plan.threads))
@@ -81,7 +81,7 @@ class Bench:
         self._built: dict[str, Row | NoFigures] = {}
         self._longest: dict[str, Method] = {}
         self._fits: dict[str, Row | None] = {}
-        self._validated: dict[str, float] = {}
+        self._validated: dict[str, Future[float]] = {}
 
     def close(self) -> None:
         """Finish what is under way aside, and end the workers that wait for jobs."""
@@ -109,20 +109,25 @@ class Bench:
         self._judge = self._judge_of(dataset.queries, truth)
         self._chooser = self._judge_of(dataset.validation, chosen)
         self._relevance = Relevance(dataset) if dataset.qrels else None
-        self._stage_factors()
+        self._factors = self.aside.later(self._stage_factors)
 
-    def _stage_factors(self) -> None:
+    @property
+    def factor_seconds(self) -> float:
+        """Return what it took to compute what many fits have in common, once that is done."""
+        return self._factors.result()
+
+    def _stage_factors(self) -> float:
         """Let a worker compute what many fits have in common, with the threads of a build: others round otherwise."""
         fit = self._dataset.fit
         if isinstance(fit, Ragged) or fit.ndim != 2 or fit.dtype.kind != "f":
-            return
+            return 0.0
         job = {"stage": str(self._folder / "stage"), "factors": str(self._folder / "factors"),
                "metric": self._dataset.metric, "seed": self._plan.seeds[0],
                "threads": self._plan.build_threads}  # fmt: skip
         answer = self.workers.run("factors", job)
         if "ok" not in answer:
             raise Infrastructure(f"moments of the fit sample: {answer['status']}: {answer['reason']}")
-        self.factor_seconds = answer["ok"]["seconds"]["factors"]
+        return float(answer["ok"]["seconds"]["factors"])
 
     def _judge_of(self, queries: Items, truth: Truth) -> Judge:
         return Judge(queries, self._dataset.items, self._dataset.metric, truth)
@@ -153,7 +158,8 @@ class Bench:
         return file, self._fits[key]
 
     def _job(self, method: Method, seed: int) -> Row:
-        """Return what a worker has to know to fit."""
+        """Return what a worker has to know to fit, once what fits have in common is there."""
+        self._factors.result()
         return {"spec": str(method), "seed": seed, "threads": self._plan.build_threads, "metric": self._dataset.metric,
                 "stage": str(self._folder / "stage"), "factors": str(self._folder / "factors")}  # fmt: skip
 
@@ -213,47 +219,58 @@ class Bench:
                 done.parent.mkdir(parents=True, exist_ok=True)
                 done.touch()
 
-    def _search(self, method: Method, seed: int, queries: str, rows: Array | None, timed: bool) -> tuple[Row, Path]:
-        """Answer the test queries (timed, at both depths) or the validation queries; return figures and the answers."""
+    def _present(self, method: Method, seed: int) -> None:
+        """Make the arrays of a configuration again if they are not on disk: it is known from the store, or was judged.
+
+        Raises:
+            NoFigures: they could not be made again.
+        """
         key = self.key(method, seed)
+        if key in self._measured:
+            self.aside.wait()  # there they go, once they have been looked at
         if not (self._folder / key / "manifest.json").exists():
-            # Known from the store alone, or dropped since: the arrays are made again.
             remade = self._build_now(method, seed, key)
             if isinstance(remade, NoFigures):
                 raise remade
+
+    def _search(self, method: Method, seed: int, queries: str, rows: Array | None, timed: bool) -> tuple[Row, Path]:
+        """Answer the test queries (timed, at both depths) or the validation queries; return figures and the answers."""
         answers = Path(tempfile.mkdtemp(prefix="answers-", dir=self._folder))
-        job = {"spec": str(method), "seed": seed, "threads": self._plan.threads, "artefact": str(self._folder / key),
-               "queries": str(self._folder / queries), "answers": str(answers), "n": self._dataset.n,
-               "depths": [SHALLOW, DEEP] if timed else [SHALLOW], "spare": int(rows is not None), "timed": timed,
-               "timing_seconds": self._plan.timing_seconds}  # fmt: skip
+        job = {"spec": str(method), "seed": seed, "threads": self._plan.threads,
+               "artefact": str(self._folder / self.key(method, seed)), "queries": str(self._folder / queries),
+               "answers": str(answers), "n": self._dataset.n, "depths": [SHALLOW, DEEP] if timed else [SHALLOW],
+               "spare": int(rows is not None), "timed": timed, "timing_seconds": self._plan.timing_seconds}  # fmt: skip
         if timed:
-            # Neither what is judged aside nor the end of the last worker is part of being alone.
+            # Neither what is done aside nor the end of the last worker is part of being alone.
             self.aside.wait()
             self.workers.settle()
         with self._alone() if timed else nullcontext():
             answer = self.workers.run("search", job)
         if "ok" not in answer:
             raise no_figures(answer, "search")
-        ok: Row = answer["ok"]
-        self.spent += sum(ok["seconds"].values())
-        return ok, answers
+        return answer["ok"], answers
 
-    def validate(self, method: Method, seed: int) -> float:
-        """Return recall@10 on the validation queries, by which configurations are chosen.
+    def validate(self, method: Method, seed: int) -> Future[float]:
+        """Search the validation queries, aside; the future holds the recall@10 by which configurations are chosen.
+
+        A search that gave none is raised by the future.
 
         Raises:
-            NoFigures: the search gave none.
+            NoFigures: the arrays to search could not be made again.
         """
         key = self.key(method, seed)
         if key not in self._validated:
-            if key in self._measured:
-                self.aside.wait()  # its arrays go once they have been looked at there
-            rows = self._dataset.validation_self_rows
-            _, answers = self._search(method, seed, "validation", rows, timed=False)
-            ids, _ = _answers(answers, rows, str(SHALLOW))
-            shutil.rmtree(answers, ignore_errors=True)
-            self._validated[key] = float(self._chooser.recall(ids, SHALLOW).per_query.mean())
+            self._present(method, seed)
+            self._validated[key] = self.aside.later(lambda: self._validated_now(method, seed))
         return self._validated[key]
+
+    def _validated_now(self, method: Method, seed: int) -> float:
+        rows = self._dataset.validation_self_rows
+        found, answers = self._search(method, seed, "validation", rows, timed=False)
+        self.spent_aside += sum(found["seconds"].values())
+        ids, _ = _answers(answers, rows, str(SHALLOW))
+        shutil.rmtree(answers, ignore_errors=True)
+        return float(self._chooser.recall(ids, SHALLOW).per_query.mean())
 
     def measure(self, method: Method, seed: int) -> Future[Row]:
         """Search the test queries, timed; the future holds every figure of the configuration, measured once.
@@ -274,11 +291,13 @@ class Bench:
             known = self._known[key]
             return self.aside.later(lambda: {name: known[name] for name in FIELDS if name in known})
         try:
+            self._present(method, seed)
             found, answers = self._search(method, seed, "queries", self._dataset.self_rows, timed=True)
         except NoFigures as outcome:
             nothing: Future[Row] = Future()
             nothing.set_exception(outcome)
             return nothing
+        self.spent += sum(found["seconds"].values())
         return self.aside.later(lambda: self._judged(method, seed, key, built, found, answers))
 
     def _judged(self, method: Method, seed: int, key: str, built: Row, found: Row, answers: Path) -> Row:

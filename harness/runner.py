@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
@@ -97,7 +97,7 @@ def _cluster() -> Any:
 
 
 def _one_by_one(runner: Runner, cells: list[Cell], curve: list[Cell], store: Store, listener: Listener) -> None:
-    """Measure, one after the other, every cell that is not stored, then the curve of reference."""
+    """Measure, one after the other, every cell that is not stored, and the curve of reference."""
     stored = store.by_id()
     pending, missing = ([cell for cell in part if runner.identity(cell)["id"] not in stored] for part in (cells, curve))
     listener.begin(runner.dataset.name, len(pending), len(cells) - len(pending))
@@ -113,8 +113,9 @@ def _one_by_one(runner: Runner, cells: list[Cell], curve: list[Cell], store: Sto
         if cell in pending:
             listener.finish(cell, row.result())
 
+    # The curve of reference comes first: it needs no worker, and the server that workers are forked from is loading.
     last: Future[None] | None = None
-    for cell in [*pending, *missing]:
+    for cell in [*missing, *pending]:
         if cell in pending:
             listener.start(cell)
         with span(f"{cell.request} @ {cell.budget or 'own size'}"):
@@ -316,14 +317,18 @@ class Runner:
     def _chosen(self, cell: Cell, candidates: list[Method]) -> Callable[[], Row]:
         """Build the candidates, drop those too heavy, keep the best on validation queries, measure it on the test."""
         self._nest(cell)
-        tried = {method: self._weighed(cell, method) for method in candidates}
+        tried: dict[Method, Row] = {}
+        judged: dict[Method, Future[float]] = {}
+        for method in candidates:
+            tried[method] = self._weighed(cell, method)
+            if tried[method]["status"] == "ok" and len(candidates) > 1:
+                with self._noted(tried[method]):
+                    judged[method] = self.bench.validate(method, cell.seed)
         usable = [method for method, note in tried.items() if note["status"] == "ok"]
         if len(usable) > 1:
             for method in usable:
-                try:
-                    tried[method]["validation"] = self.bench.validate(method, cell.seed)
-                except NoFigures as outcome:
-                    tried[method] |= outcome.row
+                with self._noted(tried[method]):
+                    tried[method]["validation"] = judged[method].result()
             usable = [method for method in usable if tried[method]["status"] == "ok"]
             # max keeps the first of equals, so a tie goes to the method's own best guess.
             usable = [max(usable, key=lambda method: tried[method]["validation"])] if usable else []
@@ -340,6 +345,15 @@ class Runner:
                 return {"spec": str(usable[0]), "bytes": built["bytes"]} | outcome.row | notes
 
         return told
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _noted(note: Row) -> Iterator[None]:
+        """Let a note say why there are no figures."""
+        try:
+            yield
+        except NoFigures as outcome:
+            note |= outcome.row
 
     def _weighed(self, cell: Cell, method: Method) -> Row:
         """Build a candidate and say whether it fits."""

@@ -63,7 +63,7 @@ def staged(folder: Path, name: str) -> Items | None:
     """Map staged items read-only; None where there are none of that name."""
     if (folder / f"{name}.npz").is_file():
         return cast(Array, referred(folder / f"{name}.npz"))
-    files = sorted(folder.glob(f"{name}.*.npy"))
+    files = [file for file in sorted(folder.iterdir()) if file.name.startswith(f"{name}.") and file.suffix == ".npy"]
     if not files:
         return None
     return from_arrays({file.name.split(".")[1]: np.load(file, mmap_mode="r") for file in files})
@@ -154,7 +154,7 @@ def _sample(job: Json) -> Sample:
     fit = staged(folder, "fit")
     if fit is None:
         raise BadInput(f"nothing is staged in {folder}")
-    names = sorted({file.name.split(".")[0] for file in folder.glob("extra-*.npy")})
+    names = sorted({file.name.split(".")[0] for file in folder.iterdir() if file.name.startswith("extra-")})
     extras = {name.removeprefix("extra-"): np.load(folder / f"{name}.dense.npy", mmap_mode="r") for name in names}
     return Sample(fit, job["metric"], staged(folder, "fit_queries"), extras)
 

@@ -18,10 +18,10 @@ FOLDER = Path(__file__).parent / "pydocs"
 
 def load_pydocs(card: Card, metric: Metric = "ip") -> Dataset:
     """Load the vectors and ids; the texts stay in the two Parquet files beside them."""
-    import pyarrow.parquet as pq
+    from pyarrow.parquet import ParquetFile  # read_table would import pandas
 
-    documents = pq.read_table(FOLDER / "documents.parquet", columns=["id", "split"]).to_pydict()
-    queries = pq.read_table(FOLDER / "queries.parquet", columns=["id", "role", "document"]).to_pydict()
+    documents = ParquetFile(FOLDER / "documents.parquet").read(["id", "split"]).to_pydict()
+    queries = ParquetFile(FOLDER / "queries.parquet").read(["id", "role", "document"]).to_pydict()
     document_rows = _vectors("documents_f16.npy", len(documents["id"]))
     query_rows = _vectors("queries_f16.npy", len(queries["id"]))
     splits, roles = np.array(documents["split"]), np.array(queries["role"])
