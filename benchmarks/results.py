@@ -63,7 +63,8 @@ BENCHMARKS = (
         "overhead", ("overhead.py",),
         "A whole run of the standard methods on the embedded data set, over what its own rows account for; `packbench "
         "run --profile` shows what lies outside: the start of the run and of the server that workers come from, checks "
-        "of codes, what workers do around their phases, judging.",
+        "of codes, what workers do around their phases. Where a second core is free, answers are judged and candidates "
+        "validated there beside the next build, so that part of what rows account for takes no time of its own.",
     ),
     Benchmark(
         "scale", ("scale.py",),
