@@ -161,6 +161,7 @@ class _Station(WorkerPlugin):  # type: ignore[misc]
         """Return the row of each cell, with its answers where they were measured here."""
         with self._one_at_a_time, self._turn:
             runner = self._runner = self._runner or self._staged()
+            runner.nest(cells)
             begun = [(cell, runner.measured(cell)) for cell in cells]
             rows = [(cell, row.result()) for cell, row in begun]
             runner.bench.workers.settle()  # while it is still our turn

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -138,11 +138,11 @@ class Bench:
                  self.software, self._plan.threads, self._plan.build_threads, self._plan.deployment_n]  # fmt: skip
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:16]
 
-    def nest(self, methods: Collection[Method], seed: int) -> None:
-        """Let configurations that nest in each other be fitted once: the last of them, which has the most levels."""
-        new = [method for method in methods if self.key(method, seed) not in self._known]
+    def nest(self, methods: Iterable[Method], longest: Method, seed: int) -> None:
+        """Let several configurations, where they are not known yet, take theirs out of the fit of one."""
+        new = [key for method in methods if (key := self.key(method, seed)) not in self._known]
         if len(new) > 1:
-            self._longest |= {self.key(method, seed): new[-1] for method in new}
+            self._longest |= dict.fromkeys(new, longest)
 
     def _fit_of(self, longest: Method, seed: int) -> tuple[Path, Row | None]:
         """Return the file of a fit that others are taken out of, and its seconds; none where it failed."""

@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
@@ -104,6 +104,7 @@ def _one_by_one(runner: Runner, cells: list[Cell], curve: list[Cell], store: Sto
     if not pending and not missing:
         return
     span = runner.bench.profile.span
+    runner.nest(pending)
     with span("stage"):
         runner.bench.stage()
 
@@ -134,7 +135,7 @@ class Runner:
         self.dataset, self.plan, self.bench = dataset, plan, bench
         self._seen_aside = 0.0
         self._plans: dict[tuple[str, float | None], Row] = {}
-        self._nested: set[tuple[str, int]] = set()
+        self._found: dict[tuple[str, float | None], list[Method]] = {}
 
     def measured(self, cell: Cell) -> Future[Row]:
         """Build and time a cell, once the bench is staged; its answers are judged aside, and the future holds its row.
@@ -240,8 +241,12 @@ class Runner:
             return [request()]
         if request.family() == "plugin":
             return self._plugin_candidates(cell)
-        # The least that a generator asks for is raised when it is first advanced.
-        return list(dict.fromkeys(itertools.islice(request.for_budget(self._budget(cell.budget)), self.plan.tries)))
+        key = (cell.request, cell.budget)
+        if key not in self._found:
+            # The least that a generator asks for is raised when it is first advanced.
+            found = itertools.islice(request.for_budget(self._budget(cell.budget)), self.plan.tries)
+            self._found[key] = list(dict.fromkeys(found))
+        return self._found[key]
 
     def _plugin_candidates(self, cell: Cell) -> list[Method]:
         """Ask a plug-in in a worker, where a loop or a crash of its own costs one row."""
@@ -295,28 +300,27 @@ class Runner:
             raise NoFigures("needs", f"needs {', '.join(missing)}, which is not installed; {extras}")
         return able
 
-    def _nest(self, cell: Cell) -> None:
-        """Find among all budgets of a request the configurations that can be taken out of one fit.
+    def nest(self, cells: Iterable[Cell]) -> None:
+        """Find among the configurations of cells those that can be taken out of one fit.
 
         A plug-in's are each fitted alone: what it says of itself here would run outside a worker.
         """
-        request = parse_request(cell.request)
-        if (cell.request, cell.seed) in self._nested or isinstance(request, Method) or request.family() == "plugin":
-            return
-        self._nested.add((cell.request, cell.seed))
-        alike: dict[tuple[Method, str], set[Method]] = {}
-        for budget in self.plan.budgets:
-            with contextlib.suppress(Exception):  # told in the cell of that budget
-                for method in self._candidates(dataclasses.replace(cell, budget=budget)):
-                    if field := method.nests_by():
-                        least = dataclasses.replace(cast(Any, method), **{field: 1})
-                        alike.setdefault((least, field), set()).add(method)
-        for (_, field), methods in alike.items():
-            self.bench.nest(sorted(methods, key=lambda method: getattr(method, field)), cell.seed)
+        alike: dict[tuple[Method, str, int], dict[Method, None]] = {}
+        for cell in cells:
+            if cell.request == gaussian.NAME or parse_request(cell.request).family() == "plugin":
+                continue
+            with contextlib.suppress(Exception):  # told in the cell's row
+                for method in self._candidates(cell):
+                    least, field = method.fitted_as(), method.nests_by()
+                    if field:
+                        least = dataclasses.replace(cast(Any, least), **{field: 1})
+                    alike.setdefault((least, field, cell.seed), {})[method] = None
+        for (_, field, seed), methods in alike.items():
+            longest = max(methods, key=lambda method: getattr(method, field) if field else 0)
+            self.bench.nest(methods, longest.fitted_as(), seed)
 
     def _chosen(self, cell: Cell, candidates: list[Method]) -> Callable[[], Row]:
         """Build the candidates, drop those too heavy, keep the best on validation queries, measure it on the test."""
-        self._nest(cell)
         tried: dict[Method, Row] = {}
         judged: dict[Method, Future[float]] = {}
         for method in candidates:

@@ -279,10 +279,12 @@ class MethodChecks:
                 require(same, f"{what} gives other bytes for {name!r} the second time")
 
     def test_a_smaller_configuration_is_cut_out_of_a_larger(self, method: Method) -> None:
-        """What `cut` takes out of the fit of more levels is what fewer levels learn, bit for bit."""
-        if not (field := method.nests_by()):
+        """What `cut` takes out of the fit of more levels, or of `fitted_as`, is what it learns alone, bit for bit."""
+        more, field = method.fitted_as(), method.nests_by()
+        if field:
+            more = dataclasses.replace(cast(Any, more), **{field: getattr(method, field) + 3})
+        if more == method:
             return
-        more = dataclasses.replace(cast(Any, method), **{field: getattr(method, field) + 3})
         for metric in self.metrics:
             sample = self.make_sample(self.n, self.dims[0], metric, 1)
             alone, taken = method.fit(sample), method.cut(more.fit(sample))

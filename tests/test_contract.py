@@ -49,6 +49,18 @@ class TestRegistry(MethodChecks):
     test_a_budget_is_answered_in_time = None
 
 
+class TestScorers(MethodChecks):
+    """What is taken out of the fit for another scorer, and searched otherwise."""
+
+    n, n_queries, dims, budget_dims = 150, 16, (16, 17), (16,)
+    methods: ClassVar = [
+        "itq(bits=12, scorer='asymmetric')", "ksh(bits=12, anchors=20, scorer='asymmetric')",
+        *(["binary_autoencoder(bits=12, scorer='asymmetric')", "csr(k=4, atoms=32, scorer='decoder')"]
+          if "csr" in INSTALLED else []),
+    ]  # fmt: skip
+    test_a_budget_is_answered_in_time = None
+
+
 class Quick(MethodChecks):
     n, n_queries, dims, budget_dims, seconds = 150, 16, (16, 17), (16,), 20
     test_a_budget_is_answered_in_time = None

@@ -141,6 +141,27 @@ def test_configurations_that_nest_are_fitted_once(dataset, tmp_path, monkeypatch
         assert own["fitted_as"] == own["spec"]
 
 
+def test_configurations_that_differ_in_how_they_are_searched_are_fitted_once(dataset, tmp_path, monkeypatch):
+    fitted = []
+    run = Workers.run
+
+    def counted(self, kind, job, *rest):
+        if kind == "fit" or (kind == "build" and "fitted" not in job):
+            fitted.append(job["spec"])
+        return run(self, kind, job, *rest)
+
+    monkeypatch.setattr(Workers, "run", counted)
+    requests = ["itq", "itq(bits=32)", "itq(bits=32, scorer='asymmetric')"]
+    runner.run(dataset, requests, tmp_path / "together", budgets=(8.0,), **FAST)
+    together = list(Store(tmp_path / "together").rows())
+    assert fitted == ["itq(bits=32)"]
+    assert len({row["spec"] for row in together}) == 2 and {row["fitted_as"] for row in together} == {"itq(bits=32)"}
+    assert all(row["seconds"]["fit"] > 0 for row in together)
+    runner.run(dataset, ["itq(bits=32, scorer='asymmetric')"], tmp_path / "alone", budgets=(8.0,), **FAST)
+    (alone,) = Store(tmp_path / "alone").rows()
+    assert alone["codes"] == together[-1]["codes"] and alone["fitted_as"] == alone["spec"]
+
+
 def test_references_are_measured_at_their_own_size(dataset, tmp_path):
     runner.run(dataset, ["sign()"], tmp_path, budgets=(40.0,), **FAST | {"references": True})
     own = {row["spec"]: row["status"] for row in Store(tmp_path).rows() if row["budget"] is None}

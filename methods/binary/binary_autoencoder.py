@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,6 +74,9 @@ class BinaryAutoencoder(Codec):
 
     def planned_bytes(self, d: int) -> tuple[float, float, float]:
         return float(code_bytes(self.bits)), 4.0 * (d * self.bits + d) + 1, 0.0
+
+    def fitted_as(self) -> Method:
+        return replace(self, scorer="decoded")
 
     def fit(self, sample: Sample) -> Arrays:
         flag = np.array([sample.metric == "cosine"], np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 import numpy as np
@@ -59,6 +59,9 @@ class ITQ(Method):
 
     def planned_bytes(self, d: int) -> tuple[float, float, float]:
         return float(code_bytes(self.bits)), 4.0 * (d * self.bits + d) + 1, 0.0
+
+    def fitted_as(self) -> Method:
+        return replace(self, scorer="symmetric")
 
     def fit(self, sample: Sample) -> Arrays:
         cosine = np.array([sample.metric == "cosine"], np.uint8)

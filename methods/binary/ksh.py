@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -66,6 +66,9 @@ class KSH(Method):
 
     def planned_bytes(self, d: int) -> tuple[float, float, float]:
         return float(code_bytes(self.bits)), 4.0 * self.anchors * (d + self.bits + 1) + 5, 0.0
+
+    def fitted_as(self) -> Method:
+        return replace(self, scorer="symmetric")
 
     def fit(self, sample: Sample) -> Arrays:
         x = as_vectors(sample.items, "fit sample")

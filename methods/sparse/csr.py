@@ -67,6 +67,14 @@ class CSR(DictionaryCodec):
         item, shared, cold = DictionaryCodec.planned_bytes(self, d)
         return item, shared + (BIAS * self.atoms if self.scorer == "codes" else 0), cold
 
+    def fitted_as(self) -> Method:
+        return replace(self, scorer="codes")
+
+    def cut(self, shared: Arrays) -> Arrays:
+        if self.scorer == "codes":
+            return shared
+        return {"build/bias" if name == "bias" else name: array for name, array in shared.items()}
+
     def learn(self, vectors: Array, sample: Sample) -> dict[str, Array]:
         recipe = Recipe(
             self.k, self.atoms, self.seed, unit_atoms=False, wide=1 / 8, revive=1 / 32, contrast=self.contrast
