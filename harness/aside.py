@@ -28,11 +28,14 @@ class Aside:
             self.wait()
         return future
 
-    def wait(self) -> None:
-        """Wait until nothing is under way."""
-        if self._last is not None:
-            wait([self._last])
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until nothing is under way, for so long at most; False where something still is."""
+        return self._last is None or not wait([self._last], seconds).not_done
+
+    def drop(self) -> None:
+        """Begin no further task."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
-        """Finish what was given, and end."""
+        """Finish what was given and not dropped, and end."""
         self._thread.shutdown()

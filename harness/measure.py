@@ -37,6 +37,7 @@ from packbench.workers import Workers
 SHALLOW, DEEP = 10, 100  # recall@1 and @10 come from a search for 10, recall@100 from one for 100: depth is not free
 RECALL = f"recall@{SHALLOW}"
 REHEARSAL_SECONDS = 60.0
+GRACE_SECONDS = 3.0
 MOST_RESIDENT = 1.2  # times what was weighed, above which a row carries a note
 WORSE_ALONE = 0.8  # a query's own row, where it is to be left out, takes one place of the ten
 AHEAD = 2  # workers that wait: one for a timed search, beside which none is started, and one for what follows it
@@ -84,7 +85,13 @@ class Bench:
         self._validated: dict[str, Future[float]] = {}
 
     def close(self) -> None:
-        """Finish what is under way aside, and end the workers that wait for jobs."""
+        """End what is under way aside, if it takes long, and the workers that wait for jobs.
+
+        A run that is over has nothing under way; one that was interrupted keeps what is all but done.
+        """
+        if not self.aside.wait(GRACE_SECONDS):
+            self.aside.drop()  # first, or what is left of a worker would be stored as its answer
+            self.workers.stop()
         self.aside.close()
         self.workers.close()
 

@@ -78,6 +78,7 @@ def main(connection: Connection, output: str) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     _end_with_the_run()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupted run ends its workers itself
     # What a worker prints is read where it dies: the progress of a training says how far it came.
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

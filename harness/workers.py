@@ -43,12 +43,18 @@ class Workers:
         self._count, self._ahead = 0, ahead
         self._waiting: deque[_Worker] = deque()
         self._starting = threading.Lock()  # starting changes what all threads see, for as long as it takes
+        self._busy: set[_Worker] = set()
         self._answered: deque[_Worker] = deque()
 
     def close(self) -> None:
         """End the workers that wait, and wait for the end of those that have answered."""
         self._end(self._waiting)
         self.settle()
+
+    def stop(self) -> None:
+        """Kill the workers that do jobs: whoever waits for them hears that they died."""
+        for process in list(self._busy):
+            process.kill()
 
     def settle(self) -> None:
         """Wait for the end of workers that have answered."""
@@ -70,6 +76,7 @@ class Workers:
             ended.end()
         job = job | {"kind": kind, "memory_bytes": self._memory_bytes, "plugins": list(self._plugins)}
         process = self._given(job)
+        self._busy.add(process)
         try:
             # Nothing may stir beside what is timed. Where none can be started now, the next job tries, and says why.
             with contextlib.suppress(OSError):
@@ -79,6 +86,8 @@ class Workers:
         except BaseException:
             process.end()
             raise
+        finally:
+            self._busy.discard(process)
         self._answered.append(process)
         if not self._ahead or "ok" not in answer:
             self.settle()
@@ -123,6 +132,10 @@ class _Worker:
         except OSError:
             return False
         return True
+
+    def kill(self) -> None:
+        """End the process, and leave what it was doing to whoever waits for it."""
+        self._process.kill()
 
     def end(self) -> None:
         """End the process, whatever it does, and clear up after it."""

@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from packbench import resources, runner, server
+from packbench import measure, registry, resources, runner, server
 from packbench.aside import Aside
 from packbench.dataset import from_vectors
-from packbench.plan import REFERENCES, STANDARD
+from packbench.plan import REFERENCES, STANDARD, Silent
 from packbench.store import Store
 from packbench.workers import Workers
 
@@ -102,6 +102,57 @@ def test_a_row_that_cannot_be_stored_ends_the_run(dataset, tmp_path, monkeypatch
     monkeypatch.setattr(Store, "append", full)
     with pytest.raises(OSError, match="no space left"):
         runner.run(dataset, ["int8()", "sign()"], tmp_path, budgets=(40.0,), **FAST)
+
+
+SLOW = """
+import time
+from dataclasses import dataclass
+import numpy as np
+from packbench import Codec, register
+
+@register
+@dataclass(frozen=True)
+class LongToJudge(Codec):
+    name = "long_to_judge"
+
+    def fit(self, sample):
+        return {}
+
+    def encode(self, items, shared):
+        return {"half": np.asarray(items, np.float16)}
+
+    def decode(self, codes, shared):
+        return codes["half"].astype(np.float32)
+
+    def stages(self, codes, shared, metric):
+        time.sleep(60)
+        return {}
+"""
+
+
+@pytest.mark.parametrize(("grace", "kept"), [(0.1, 0), (30.0, 1)])
+def test_an_interrupted_run_waits_a_little_for_what_is_aside(dataset, tmp_path, monkeypatch, grace, kept):
+    """What takes longer is dropped: the row of a cell whose worker was killed would say that its codes failed."""
+
+    class Impatient(Silent):
+        def start(self, cell):
+            if cell.request == "int8()":
+                raise KeyboardInterrupt
+
+    (tmp_path / "slow.py").write_text(SLOW.replace("60", "0.5" if kept else "60"))
+    monkeypatch.setattr(measure, "GRACE_SECONDS", grace)
+    monkeypatch.setattr(resources, "cores", lambda: 4)
+    begin, before = time.monotonic(), registry.methods()
+    options = {"budgets": (40.0,), "plugins": (str(tmp_path / "slow.py"),), "listener": Impatient(), **FAST}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runner.run(dataset, ["long_to_judge()", "int8()"], tmp_path / "results", **options)
+    finally:
+        registry._methods.clear()
+        registry._methods.update(before)
+    assert time.monotonic() - begin < 40
+    rows = list(Store(tmp_path / "results").rows())
+    assert len(rows) == kept and all("failed" not in row["health"] for row in rows)
 
 
 def test_the_standard_methods_need_no_package_that_is_slow_to_load():
