@@ -89,15 +89,16 @@ def run_size(n: int, methods: list[str], queries: int) -> list[Row]:
         os.environ["PACKBENCH_CACHE"] = f"{results}/cache"  # answers are to be found, not remembered
         with phases.phase("hash"):
             bench = Bench(dataset, Plan(references=False), Store(results), folder)
-        with phases.phase("stage and truth"):
+        with phases.phase("stage and truth") as row:
             bench.stage()
+            row["of"] = {"factors": bench.factor_seconds}  # once a worker has them
         for spec in methods:
             method = parse(spec)
             with phases.phase("build", spec) as row:
                 built = bench.build(method, 0)
                 row |= {"of": built["seconds"], "above": built["peak_bytes"], "blocks": built["blocks"]}
             with phases.phase("search", spec) as row:
-                found = bench.measure(method, 0)
+                found = bench.measure(method, 0).result()
                 row |= {"of": found["seconds"], "above": found["peak_bytes"], "recall": found["recall"]["recall@10"],
                         "query_ms": found["query_ms"]["p50"]}  # fmt: skip
     return phases.rows
