@@ -251,7 +251,7 @@ def run(
     """
     from packbench import server
 
-    if not method and not plugin:
+    if not (method or plugin or cluster or workers):
         server.start()  # the standard methods need no torch, so that it can load what they do while this process does
     from packbench import runner
     from packbench.datasets import load

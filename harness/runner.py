@@ -56,7 +56,8 @@ def run(
     """
     plan = Plan(**options)
     requests = checked_requests(methods, plan)
-    server.start(package for request in requests for package in _packages(request))
+    if cluster is None:
+        server.start(package for request in requests for package in _packages(request))
     if plan.profile and (cluster is not None or is_url(results)):
         raise BadInput("profile: it is of one process and written to a folder; leave out the cluster or the profile")
     store = store_at(results)

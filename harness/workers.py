@@ -38,7 +38,6 @@ class Workers:
         self._folder = folder
         self._seconds, self._memory_bytes = seconds, memory_bytes
         self._plugins, self._profile = plugins, profile or Profile()
-        server.start()
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._count, self._ahead = 0, ahead
         self._waiting: deque[_Worker] = deque()
@@ -109,9 +108,11 @@ class Workers:
             process.end()
 
     def _started(self) -> _Worker:
-        with self._starting, server.as_server():
+        with self._starting:
+            server.start()
             self._count += 1
-            return _Worker(self._context, self._folder, self._count)
+            with server.as_server():
+                return _Worker(self._context, self._folder, self._count)
 
 
 class _Worker:
