@@ -45,16 +45,17 @@ BENCHMARKS = (
         "look-ups. `x faiss` is faiss's time over ours for the same code in the same process.\n\n"
         "Memory alone would allow no more where `of bandwidth` is near 100 %: there ratios about 1.0 say that both are "
         "bound by it. faiss has no trellis codes: those stand beside product codes of the same bytes, which need one "
-        "look-up a byte where these need one for each step of 1 to 8 bits. Short 4-bit look-ups are behind fast-scan, which "
-        "stops at sums of rounded tables; ours bounds each sum, and adds the best up exactly. Below 60 % of bandwidth by arithmetic: int4 "
+        "look-up a byte where these need one for each step of 1 to 8 bits. Short 4-bit look-ups are behind fast-scan, "
+        "which stops at sums of rounded tables; ours bounds each sum, and adds the best up exactly. Below 60 % of "
+        "bandwidth by arithmetic: int4 "
         "and other packed integers (about four instructions for sixteen coordinates), tables (a permutation more), "
         "scaled signs (a look-up for each four), RaBitQ (a popcount for each of eight bit planes), sparse codes "
         "(positions to be listed, and one load of the query for each).",
     ),
     Benchmark(
         "batches", ("kernels.py", "--batch", "256", "--n", "100000", "--d", "384"),
-        "The same with 256 queries at once over 100,000 codes: blocks are decoded once and go through BLAS, look-ups are "
-        "scanned query by query. There faiss's fast-scan of 4 bits, which takes several queries through a block of "
+        "The same with 256 queries at once over 100,000 codes: blocks are decoded once and go through BLAS, look-ups "
+        "are scanned query by query. There faiss's fast-scan of 4 bits, which takes several queries through a block of "
         "codes while that lies in registers, is ahead; its sums are of rounded tables, ours are made exact.",
     ),
     Benchmark(
