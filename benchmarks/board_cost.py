@@ -5,8 +5,8 @@
 BEFORE and AFTER are results (files or folders) of the same methods and budgets on the same data. Seconds are those that
 workers spent in methods and in the reference (`spent_seconds` of the rows), so both boards have to be run beside the
 same other work, or none. Where a core is free, some of that is done beside the rest, so that what a user waits for
-stands below. Recall is compared where the configuration is the same, and
-where another one was chosen the row counts as changed.
+stands below. Recall is compared where the configuration is the same, and where another one was chosen the row counts as
+changed.
 """
 
 from __future__ import annotations

@@ -47,10 +47,9 @@ BENCHMARKS = (
         "bound by it. faiss has no trellis codes: those stand beside product codes of the same bytes, which need one "
         "look-up a byte where these need one for each step of 1 to 8 bits. Short 4-bit look-ups are behind fast-scan, "
         "which stops at sums of rounded tables; ours bounds each sum, and adds the best up exactly. Below 60 % of "
-        "bandwidth by arithmetic: int4 "
-        "and other packed integers (about four instructions for sixteen coordinates), tables (a permutation more), "
-        "scaled signs (a look-up for each four), RaBitQ (a popcount for each of eight bit planes), sparse codes "
-        "(positions to be listed, and one load of the query for each).",
+        "bandwidth by arithmetic: int4 and other packed integers (about four instructions for sixteen coordinates), "
+        "tables (a permutation more), scaled signs (a look-up for each four), RaBitQ (a popcount for each of eight "
+        "bit planes), sparse codes (positions to be listed, and one load of the query for each).",
     ),
     Benchmark(
         "batches", ("kernels.py", "--batch", "256", "--n", "100000", "--d", "384"),

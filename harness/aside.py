@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -18,12 +18,12 @@ class Aside:
     def __init__(self, *, beside: bool) -> None:
         self._beside = beside
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="aside")
-        self._last: Future[object] | None = None
+        self._last: Future[Any] | None = None
 
     def later(self, task: Callable[[], T]) -> Future[T]:
         """Return what a task will have returned."""
         future = self._thread.submit(task)
-        self._last = future  # type: ignore[assignment]
+        self._last = future
         if not self._beside:
             self.wait()
         return future

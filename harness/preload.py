@@ -6,7 +6,6 @@ import gc
 
 import faiss  # noqa: F401
 import numpy as np
-import scipy.linalg  # noqa: F401
 
 from packbench import kernels, registry, resources, sandbox, worker
 from packbench.topk import top_k

@@ -109,22 +109,20 @@ def _one_by_one(runner: Runner, cells: list[Cell], curve: list[Cell], store: Sto
     with span("stage"):
         runner.bench.stage()
 
-    def keep(cell: Cell, row: Future[Row]) -> None:
+    def keep(cell: Cell, row: Future[Row], told: Listener) -> None:
         with span("store"):
             store.append(row.result())
-        if cell in pending:
-            listener.finish(cell, row.result())
+        told.finish(cell, row.result())
 
     # The curve of reference comes first: it needs no worker, and the server that workers are forked from is loading.
     last: Future[None] | None = None
-    for cell in [*missing, *pending]:
-        if cell in pending:
-            listener.start(cell)
+    for cell, told in [*((cell, Silent()) for cell in missing), *((cell, listener) for cell in pending)]:
+        told.start(cell)
         with span(f"{cell.request} @ {cell.budget or 'own size'}"):
             row = runner.measured(cell)
         if last is not None:
             last.result()  # or what kept it from being stored
-        last = runner.bench.aside.later(partial(keep, cell, row))
+        last = runner.bench.aside.later(partial(keep, cell, row, told))
     if last is not None:
         last.result()
 

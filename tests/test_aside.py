@@ -55,13 +55,12 @@ def test_what_a_task_raises_stays_in_its_future_and_stops_no_other():
 
 
 def test_nothing_else_is_under_way_while_a_search_is_timed(dataset, tmp_path, monkeypatch):
-    spans, answers, run = [], [], Workers.run
+    spans, run = [], Workers.run
 
     def noted(self, kind, job, *rest):
         begin = time.perf_counter()
         answer = run(self, kind, job, *rest)
         spans.append((begin, time.perf_counter(), kind, bool(job.get("timed"))))
-        answers.append(answer)
         return answer
 
     monkeypatch.setattr(Workers, "run", noted)

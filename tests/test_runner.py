@@ -115,8 +115,9 @@ def test_a_spec_is_measured_once_for_all_budgets(rows, dataset, tmp_path):
     assert two["spent_seconds"] == 0
 
 
-def test_configurations_that_nest_are_fitted_once(dataset, tmp_path, monkeypatch):
-    """The last levels of a residual code only add to the first: all budgets take theirs out of one fit."""
+@pytest.fixture
+def fitted(monkeypatch):
+    """Return the specs of all fits, as they come."""
     fitted = []
     run = Workers.run
 
@@ -126,6 +127,11 @@ def test_configurations_that_nest_are_fitted_once(dataset, tmp_path, monkeypatch
         return run(self, kind, job, *rest)
 
     monkeypatch.setattr(Workers, "run", counted)
+    return fitted
+
+
+def test_configurations_that_nest_are_fitted_once(dataset, tmp_path, fitted):
+    """The last levels of a residual code only add to the first: all budgets take theirs out of one fit."""
     budgets = {"budgets": (8.0, 12.0, 16.0), **FAST, "deployment_n": 1_000_000}
     runner.run(dataset, ["semantic_id"], tmp_path / "together", **budgets, tries=1)
     together = {row["budget"]: row for row in Store(tmp_path / "together").rows()}
@@ -141,16 +147,7 @@ def test_configurations_that_nest_are_fitted_once(dataset, tmp_path, monkeypatch
         assert own["fitted_as"] == own["spec"]
 
 
-def test_configurations_that_differ_in_how_they_are_searched_are_fitted_once(dataset, tmp_path, monkeypatch):
-    fitted = []
-    run = Workers.run
-
-    def counted(self, kind, job, *rest):
-        if kind == "fit" or (kind == "build" and "fitted" not in job):
-            fitted.append(job["spec"])
-        return run(self, kind, job, *rest)
-
-    monkeypatch.setattr(Workers, "run", counted)
+def test_configurations_that_differ_in_how_they_are_searched_are_fitted_once(dataset, tmp_path, fitted):
     requests = ["itq", "itq(bits=32)", "itq(bits=32, scorer='asymmetric')"]
     runner.run(dataset, requests, tmp_path / "together", budgets=(8.0,), **FAST)
     together = list(Store(tmp_path / "together").rows())
